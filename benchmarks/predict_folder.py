@@ -51,7 +51,8 @@ def learn(folder: str) -> None:
 
 def child(model: str, folder: str, out: str) -> None:
     """Predict one folder and say how much memory and time that took."""
-    from headstart.models.predict_csv import PredictRequest, predict_to_file
+    from headstart.models.predict_csv import predict_to_file
+    from headstart.models.predict_job import PredictRequest
 
     done = predict_to_file(PredictRequest(model, (folder,)), out)
     print(

@@ -68,7 +68,7 @@ OWNERS: dict[str, str] = {
     "typer": "interfaces",
     "optuna": "workflows",
     "rich": "system",
-    "pyarrow": "data",
+    "pyarrow": "data models workflows",
     "ray": "system",
     "loky": "system",
     "starlette": "interfaces",

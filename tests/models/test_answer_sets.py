@@ -17,7 +17,8 @@ from headstart.models.answer_sets import AnswerSets, answer_sets, answer_sets_no
 from headstart.models.manifest import Manifest, read_manifest, write_manifest
 from headstart.models.model import Model, open_model
 from headstart.models.predict import predict_files, to_table
-from headstart.models.predict_csv import PredictRequest, predict_to_file
+from headstart.models.predict_csv import predict_to_file
+from headstart.models.predict_job import PredictRequest
 from tiny_model import picture, tiny_model
 
 

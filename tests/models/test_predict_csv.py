@@ -25,14 +25,8 @@ from headstart.errors import MissingDataError, ModelError, SettingError
 from headstart.models import predict_csv as predict_batch
 from headstart.models.model import Model, open_model
 from headstart.models.predict import BATCH, ImagePrediction, UnreadableImage, predict_images
-from headstart.models.predict_csv import (
-    PredictRequest,
-    check_file,
-    columns,
-    predict_to_file,
-    predict_to_stream,
-    row,
-)
+from headstart.models.predict_csv import check_file, predict_to_file, predict_to_stream, row
+from headstart.models.predict_job import PredictRequest, columns
 from headstart.records import NONE_OF_THESE, Prediction, TrainSettings
 from headstart.strategies.scratch import learn_network
 

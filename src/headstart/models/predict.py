@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -15,10 +16,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data.contents.protocol import Unread
 from headstart.data.files import read_bytes
 from headstart.data.images.fit import fit_bytes
 from headstart.data.images.turns import turn
 from headstart.data.readers.image_files import OtherFiles, find_images
+from headstart.errors import FetchError
 from headstart.models.answer_sets import AnswerSets, answer_sets
 from headstart.models.model import Model, open_model
 from headstart.models.novelty_rate import NoveltyRate
@@ -33,6 +36,7 @@ __all__ = [
     "UnreadableImage",
     "predict_files",
     "predict_images",
+    "predict_inputs",
     "to_table",
 ]
 
@@ -47,6 +51,8 @@ _TOGETHER_S = 5.0
 
 Ready = tuple[str, NDArray[np.uint8] | str]
 """A path, and its image at the model's input size or the reason why there is none."""
+Input = tuple[str, Callable[[], bytes]]
+"""The name of an image, and a function that reads its bytes."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +161,21 @@ def predict_images(
 
     The other images of a batch change an image's probabilities in the last digits; no other image does.
     """
+    inputs = ((path, partial(read_bytes, Path(path))) for path in paths)
+    return predict_inputs(model, inputs, top=top, runtime_name=runtime_name, rule=rule)
+
+
+def predict_inputs(
+    model: Model,
+    inputs: Iterable[Input],
+    *,
+    top: int = 3,
+    runtime_name: str = "openvino",
+    rule: AnswerSets | None = None,
+) -> Iterator[list[ImagePrediction | UnreadableImage]]:
+    """As `predict_images`, of images by their names and how they are read."""
     model.load_runtime(runtime_name)  # before the threads of _prepared start
-    batches = _batched(_prepared(paths, model.manifest.input), BATCH)
+    batches = _batched(_prepared(inputs, model.manifest.input), BATCH)
     for first in batches:  # several per call keep every core busy
         entries: list[list[UnreadableImage | str]] = []
         images = _readable(_batches_in_time(first, batches), entries)
@@ -210,14 +229,14 @@ def _ranked(
         )
 
 
-def _prepared(paths: Iterable[str], spec: InputSpec) -> Iterator[Ready]:
+def _prepared(inputs: Iterable[Input], spec: InputSpec) -> Iterator[Ready]:
     """Read, decode and resize in threads, in order; full-size images exist only inside a thread."""
 
-    def ready(some: list[str]) -> list[Ready]:
-        return [(path, _pixels(path, spec)) for path in some]
+    def ready(some: list[Input]) -> list[Ready]:
+        return [(name, _pixels(name, read, spec)) for name, read in some]
 
     waiting: deque[Future[list[Ready]]] = deque()
-    shares = _batched(paths, _SHARE)
+    shares = _batched(inputs, _SHARE)
     pool = ThreadPoolExecutor(reading_threads())
     try:
         while True:
@@ -229,10 +248,17 @@ def _prepared(paths: Iterable[str], spec: InputSpec) -> Iterator[Ready]:
         pool.shutdown(cancel_futures=True)
 
 
-def _pixels(path: str, spec: InputSpec) -> NDArray[np.uint8] | str:
+def _pixels(name: str, read: Callable[[], bytes], spec: InputSpec) -> NDArray[np.uint8] | str:
+    """The image; the reason where it cannot be read, but for a network that fails: that is no fault of the image."""
     with turn():
         try:
-            return fit_bytes(read_bytes(Path(path)), str(Path(path)), spec, spec.depth_bits)
+            return fit_bytes(read(), name, spec, spec.depth_bits)
+        except FetchError:
+            raise
+        except Unread as error:
+            return (
+                f"image {name!r} cannot be read ({error.reason}), expected a readable image; {error.advice}"
+            )
         except ValueError as error:  # our errors are ValueErrors, and so is that of a null byte in a name
             return " ".join(str(error).split())
 

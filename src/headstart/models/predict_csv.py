@@ -6,14 +6,13 @@ While it runs, rows are in FILE.part and a description of the run in FILE.part.j
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any, BinaryIO
@@ -21,15 +20,15 @@ from typing import Any, BinaryIO
 from headstart.data.images.decode import EXTENSIONS
 from headstart.data.readers.image_files import OtherFiles, count_images, find_images
 from headstart.errors import SettingError
-from headstart.models.answer_sets import AnswerSets, answer_sets
-from headstart.models.model import Model, open_model
-from headstart.models.novelty_rate import NoveltyRate
+from headstart.models.answer_sets import AnswerSets
+from headstart.models.model import Model
 from headstart.models.predict import (
     BATCH,
     ImagePrediction,
     UnreadableImage,
     predict_images,
 )
+from headstart.models.predict_job import PredictRequest, check_job, columns, header_of, job_of, width_of
 from headstart.system.files import write_atomic, writing
 from headstart.system.lock import try_lock
 from headstart.system.progress import SILENT, Progress
@@ -48,26 +47,6 @@ _FORMAT = "headstart-predict"
 _INTERVAL_S = 0.1
 _STDOUT = "standard output"
 _TO_QUOTE = re.compile('[",\r\n]')
-
-
-@dataclass(frozen=True)
-class PredictRequest:
-    """What to predict: a model folder, paths as for `find_images`, classes per image, and the runtime.
-
-    ``novelty_rate`` is as for `Model.with_novelty_rate`, ``sets`` the level of answer sets.
-    """
-
-    model: str
-    patterns: tuple[str, ...]
-    top: int = 3
-    runtime_name: str = "openvino"
-    novelty_rate: NoveltyRate = None
-    sets: float | None = None
-
-    def open(self) -> tuple[Model, AnswerSets | None]:
-        """The model, and the rule for its answer sets."""
-        model = open_model(self.model).with_novelty_rate(self.novelty_rate)
-        return model, None if self.sets is None else answer_sets(model.manifest, self.sets)
 
 
 @dataclass(frozen=True)
@@ -103,7 +82,7 @@ def predict_to_stream(request: PredictRequest, stream: BinaryIO, progress: Progr
     tally, others = _Tally(), OtherFiles()
     paths = find_images(request.patterns, others)
     with writing(_STDOUT):
-        stream.write(_encoded(_header(model, request)))
+        stream.write(_encoded(header_of(model, request)))
     _write_rows(model, request, paths, stream, (tally, _Reporter(progress, total)), rule)
     with writing(_STDOUT):
         stream.flush()
@@ -127,7 +106,7 @@ def predict_to_file(
     job_file = part.with_name(f"{part.name}.json")
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-    job = _job(model, request)
+    job = job_of(model, request)
     tally, others = _Tally(), OtherFiles()
     paths = find_images(request.patterns, others)
     with _part_file(part, job_file, job) as rows:
@@ -168,16 +147,6 @@ def check_file(file: str | os.PathLike[str]) -> Path:
     )
 
 
-def columns(n_ranked: int, *, sets: bool = False) -> list[str]:
-    """The header: path, name, classes and probabilities by rank, the answer set with ``sets``, novelty, error.
-
-    >>> columns(1)
-    ['path', 'name', 'class_1', 'probability_1', 'novelty', 'error']
-    """
-    ranked = [f"{what}_{rank}" for rank in range(1, n_ranked + 1) for what in ("class", "probability")]
-    return ["path", "name", *ranked, *(["answer_set"] if sets else []), "novelty", "error"]
-
-
 def row(image: ImagePrediction | UnreadableImage, n_ranked: int, *, sets: bool = False) -> list[str]:
     """The cells of one image under `columns`; six digits, on which all machines agree; answer sets as JSON lists."""
     if isinstance(image, UnreadableImage):
@@ -190,14 +159,6 @@ def row(image: ImagePrediction | UnreadableImage, n_ranked: int, *, sets: bool =
     answers = [json.dumps(image.answer_set, ensure_ascii=False)] if sets else []
     novelty = "" if image.novelty is None else f"{image.novelty:.6g}"
     return [image.path, image.name, *ranked, *answers, novelty, ""]
-
-
-def _width(model: Model, request: PredictRequest) -> int:
-    return min(request.top, len(model.classes))
-
-
-def _header(model: Model, request: PredictRequest) -> list[str]:
-    return columns(_width(model, request), sets=request.sets is not None)
 
 
 def _remark(rule: AnswerSets | None) -> str | None:
@@ -232,7 +193,7 @@ def _write_rows(
     rule: AnswerSets | None,
 ) -> None:
     """Predict the remaining images and write each batch to the file before the next begins."""
-    width, sets, (tally, reporter) = _width(model, request), rule is not None, counts
+    width, sets, (tally, reporter) = width_of(model, request), rule is not None, counts
     if tally.n_rows:
         reporter.report(tally.n_rows)
     stream_of_batches = predict_images(
@@ -246,55 +207,6 @@ def _write_rows(
         tally.n_rows += len(batch)
         tally.n_unread += sum(isinstance(one, UnreadableImage) for one in batch)
         reporter.report(tally.n_rows)
-
-
-def _job(model: Model, request: PredictRequest) -> dict[str, Any]:
-    """Identity of a run; only a run equal in all but ``format`` and ``model`` may continue it."""
-    taken = asdict(model.manifest.input)
-    if taken["version"] == 1:  # so that what an older version began can be continued
-        del taken["version"]
-    known = [list(model.classes), taken, dict(model.manifest.novelty)]
-    digest = hashlib.sha256(model.graph)
-    digest.update(json.dumps(known, sort_keys=True).encode())
-    return {
-        "format": _FORMAT,
-        "model": request.model,
-        "fingerprint": digest.hexdigest(),
-        "images": list(request.patterns),
-        "folder": os.getcwd(),
-        "columns": _header(model, request),
-        "runtime": request.runtime_name,
-        **({} if request.novelty_rate is None else {"novelty_rate": str(request.novelty_rate)}),
-        **({} if request.sets is None else {"sets": request.sets}),
-    }
-
-
-def _check_job(part: Path, job_file: Path, job: dict[str, Any]) -> None:
-    """Raise SettingError unless the unfinished file is of this model, these images and these options."""
-    try:
-        old = json.loads(job_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        old = None
-    if not isinstance(old, dict) or old.get("format") != _FORMAT:
-        raise SettingError(
-            f"{str(part)!r} has no {job_file.name} next to it to describe its run, expected both or neither; "
-            "delete it to start again"
-        )
-    same = {
-        "fingerprint": f"another model ({old.get('model')})",
-        "images": "other images",
-        "folder": f"another folder to start in ({old.get('folder')})",
-        "columns": "another --top or --sets",
-        "novelty_rate": "another --novelty-rate",
-        "sets": "another --sets",
-        "runtime": "another --runtime",
-    }
-    other = [reason for key, reason in same.items() if old.get(key) != job.get(key)]
-    if other:
-        raise SettingError(
-            f"{str(part)!r} is of an interrupted run with {' and '.join(other)}, expected the same to continue; "
-            f"repeat that command, name another file, or delete {part.name} to start again"
-        )
 
 
 def _opened(part: Path) -> BinaryIO:
@@ -312,7 +224,7 @@ def _part_file(part: Path, job_file: Path, job: dict[str, Any]) -> Iterator[Any]
                 "wait for it or name another"
             )
         if rows.seek(0, os.SEEK_END):
-            _check_job(part, job_file, job)
+            check_job(part, job_file, job)
         else:
             write_atomic(job_file, json.dumps(job, indent=2) + "\n")
         yield rows

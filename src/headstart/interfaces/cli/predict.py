@@ -10,11 +10,13 @@ import typer
 
 from headstart.errors import SettingError, printable
 from headstart.interfaces.cli.console import load_dataset, print_json
-from headstart.interfaces.cli.options import Json, ModelFolder, NoveltyRate, Runtime, Seed, Strict
+from headstart.interfaces.cli.options import Json, ModelFolder, NoveltyRate, RunnerName, Runtime, Seed, Strict
 
 if TYPE_CHECKING:
     from headstart.data.readers.image_files import OtherFiles
-    from headstart.models.predict_csv import PredictRequest
+    from headstart.models.predict_csv import CsvSummary
+    from headstart.models.predict_job import PredictRequest
+    from headstart.models.predict_parquet import ParquetSummary
 
 __all__ = ["evaluate", "predict"]
 
@@ -78,7 +80,11 @@ def evaluate(
 def predict(
     model: ModelFolder,
     images: Annotated[
-        list[str], typer.Argument(help="Image files, folders or globs; - reads paths from stdin.")
+        list[str],
+        typer.Argument(
+            help="Image files, folders or globs; - reads paths from stdin. With --output also shards (.tar, "
+            ".parquet), folders of these, and addresses such as s3://bucket/photos."
+        ),
     ],
     top: Annotated[int, typer.Option(min=1, help="Number of classes shown per image.")] = 3,
     sets: Annotated[
@@ -91,7 +97,18 @@ def predict(
     ] = None,
     novelty_rate: NoveltyRate = None,
     runtime: Runtime = "openvino",
+    runner: RunnerName = None,
     json: Json = False,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE.parquet",
+            help="Write one row per image to a Parquet file, here or on a cluster (--runner). Finished parts are in "
+            "FILE.parquet.part first; after an interruption, the same command continues there.",
+        ),
+    ] = None,
     csv: Annotated[
         str | None,
         typer.Option(
@@ -111,14 +128,20 @@ def predict(
     Example: headstart predict runs/parity folder --csv out.csv
 
     Example: headstart predict runs/insects photos --sets 0.95
+
+    Example: headstart predict runs/insects 's3://bucket/shards/*.tar' -o answers.parquet --runner ray
     """
+    from headstart.models.predict_job import PredictRequest
     from headstart.sources.order import check_model_first
 
     check_model_first(model, images)
+    _check_outputs(output, csv, runner)
+    request = PredictRequest(model, tuple(images), top, runtime, novelty_rate, sets)
+    if output is not None:
+        _predict_table(request, output, runner, json)
+        return
     if csv is not None:
-        from headstart.models.predict_csv import PredictRequest
-
-        _predict_rows(PredictRequest(model, tuple(images), top, runtime, novelty_rate, sets), csv, json)
+        _predict_rows(request, csv, json)
         return
     from headstart.models.predict import predict_files, to_table
     from headstart.report.json import to_json
@@ -131,6 +154,46 @@ def predict(
         print(f"headstart: error: {fault}", file=sys.stderr)
     _warn_of(found.others, found.remark)
     if found.faults:
+        raise typer.Exit(1)
+
+
+def _check_outputs(output: str | None, csv: str | None, runner: str | None) -> None:
+    """Refuse options that exclude each other."""
+    if output is not None and csv is not None:
+        raise SettingError("--output and --csv both name a file, expected one of them; leave one out")
+    if output is None and runner not in (None, "local"):
+        raise SettingError(
+            f"--runner is {runner!r} without --output, expected a Parquet file for the answers; add "
+            "--output answers.parquet"
+        )
+
+
+def _predict_table(request: PredictRequest, output: str, runner: str | None, json: bool) -> None:
+    """Predictions as rows of a Parquet file; status 1 if an image could not be read."""
+    from headstart.models.predict_parquet import check_parquet, predict_to_parquet
+    from headstart.system.progress import terminal_progress
+    from headstart.system.runners import runner_named
+
+    check_parquet(output)
+    with terminal_progress() as progress, runner_named(runner, progress) as workers:
+        done = predict_to_parquet(request, output, runner=workers, progress=progress)
+    if json:
+        print_json(done)
+    else:
+        kept = f", {done.n_kept:,} of them by an interrupted run" if done.n_kept else ""
+        print(f"{output}: {done.n_images:,} images in {done.seconds:.1f} s{kept}")
+    _end_with(done, f"in the column error of {output}")
+
+
+def _end_with(done: CsvSummary | ParquetSummary, where: str) -> None:
+    """Warn of what was left out; status 1 if an image could not be read."""
+    _warn_of(done.others, done.remark)
+    if done.n_unread:
+        print(
+            f"headstart: error: {done.n_unread:,} of {done.n_images:,} images could not be read, expected "
+            f"complete image files; the reasons are {where}",
+            file=sys.stderr,
+        )
         raise typer.Exit(1)
 
 
@@ -166,12 +229,4 @@ def _predict_rows(request: PredictRequest, csv: str, json: bool) -> None:
     elif csv != "-":
         kept = f", {done.n_kept:,} of them by an interrupted run" if done.n_kept else ""
         print(f"{csv}: {done.n_images:,} images in {done.seconds:.1f} s{kept}")
-    _warn_of(done.others, done.remark)
-    if done.n_unread:
-        where = "in the column error" if csv == "-" else f"in the column error of {csv}"
-        print(
-            f"headstart: error: {done.n_unread:,} of {done.n_images:,} images could not be read, expected "
-            f"complete image files; the reasons are {where}",
-            file=sys.stderr,
-        )
-        raise typer.Exit(1)
+    _end_with(done, "in the column error" if csv == "-" else f"in the column error of {csv}")
