@@ -1,0 +1,172 @@
+"""Features by workers of a real cluster: the bits of one process, whatever dies on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from headstart.data.dataset import Dataset
+from headstart.data.images.augment import parse_augmentation
+from headstart.data.readers.load import load
+from headstart.sources import features
+from headstart.sources.features import AugmentedCopy, Extraction, extract, extract_all
+from headstart.sources.registry import open_source
+from headstart.system.cache import FolderCache
+from headstart.system.runners import Runner, runner_named
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    pytest.importorskip("ray", reason="needs ray")
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    made.add_node(num_cpus=1)
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def ray(cluster: Any) -> Iterator[Runner]:
+    with runner_named(f"ray:{cluster.address}") as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1,797 digits as files."""
+    home, digits = tmp_path_factory.mktemp("digits"), load("digits")
+    for number, (pixels, label) in enumerate(zip(digits.images.pixels, digits.labels, strict=True)):  # type: ignore[arg-type]
+        (home / label).mkdir(exist_ok=True)
+        Image.fromarray(pixels[..., 0]).save(home / label / f"{number:05}.png")
+    return home
+
+
+def layers(dataset: Dataset) -> list[tuple[str, str]]:
+    source = open_source("drawings", dataset)
+    layer = next(name for name, shape in source.layers.items() if len(shape) == 3)
+    return [(layer, "avg"), (source.default_layer, "flat")]
+
+
+@pytest.mark.parametrize("kind", ["files", "arrays"])
+def test_features_are_those_of_one_process_to_the_bit(kind: str, files: Path, ray: Runner) -> None:
+    data = load(str(files)) if kind == "files" else load("digits")
+    source, places = open_source("drawings", data), layers(data)
+    here = extract_all(data, source, places)
+    there = extract_all(data, source, places, options=Extraction(runner=ray))
+    for one, other in zip(here, there, strict=True):
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_augmented_copies_too(ray: Runner) -> None:
+    pytest.importorskip("kornia", reason="needs kornia")
+    data = load("digits").subset(np.arange(300))
+    source, copy = open_source("drawings", data), AugmentedCopy(parse_augmentation("handwriting", 1), 3, 0)
+    here = extract(data, source, copy=copy)
+    assert np.array_equal(here, extract(data, source, copy=copy, options=Extraction(runner=ray)))
+
+
+def test_a_complete_array_is_kept_and_no_shard_beside_it(ray: Runner, tmp_path: Path) -> None:
+    data, cache = load("digits"), FolderCache(tmp_path)
+    source = open_source("drawings", data)
+    found = extract(data, source, options=Extraction(cache, runner=ray))
+    assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
+    assert np.array_equal(found, extract(data, source, options=Extraction(cache)))
+
+
+def test_a_worker_that_is_killed_changes_no_bit(
+    ray: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load("digits")
+    source, real, mark = open_source("drawings", data), features.Recipe, tmp_path / "killed"
+
+    class Deadly:
+        """The real recipe; the first worker that comes to the middle is killed there."""
+
+        def __init__(self, *given: Any) -> None:
+            self.recipe = real(*given)
+
+        def __call__(self) -> Any:
+            compute = self.recipe()
+
+            def work(task: Any) -> Any:
+                if task[0] >= 800 and not mark.exists():
+                    mark.touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return compute(task)
+
+            return work
+
+    monkeypatch.setattr(features, "Recipe", Deadly)
+    found = extract(data, source, options=Extraction(runner=ray))
+    assert mark.exists() and np.array_equal(found, extract(data, source))
+
+
+DRIVER = """
+import sys, time
+from pathlib import Path
+from headstart.data.readers.load import load
+from headstart.sources import features
+from headstart.sources.registry import open_source
+from headstart.system.cache import FolderCache
+from headstart.system.runners import runner_named
+
+address, home = sys.argv[1], Path(sys.argv[2])
+real = features.Recipe
+
+class Slow:
+    def __init__(self, *given):
+        self.recipe, self.home = real(*given), home
+    def __call__(self):
+        compute = self.recipe()
+        def work(task):
+            time.sleep(0.15)
+            found = compute(task)
+            with (self.home / f"{task[0]}").open("a") as file:
+                file.write("computed\\n")
+            return found
+        return work
+
+features.Recipe = Slow
+data = load("digits")
+with runner_named(address) as runner:
+    options = features.Extraction(FolderCache(home / "cache"), runner=runner)
+    features.extract(data, open_source("drawings", data), options=options)
+"""
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_goes_on_and_only_what_was_in_flight_is_computed_twice(
+    cluster: Any, ray: Runner, tmp_path: Path
+) -> None:
+    ray.close_workers()  # type: ignore[attr-defined]  # they hold all cores
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    home = tmp_path / "home"
+    home.mkdir()
+    command = [sys.executable, str(script), f"ray:{cluster.address}", str(home)]
+    with subprocess.Popen(command) as first:
+        while len([one for one in home.iterdir() if one.name.isdigit()]) < 7:
+            assert first.poll() is None
+            time.sleep(0.02)
+        first.kill()
+    assert subprocess.run(command, check=False).returncode == 0
+    data = load("digits")
+    source = open_source("drawings", data)
+    kept = FolderCache(home / "cache")
+    found = extract(data, source, options=Extraction(kept))
+    assert np.array_equal(found, extract(data, source))
+    times = [len(one.read_text().splitlines()) for one in home.iterdir() if one.name.isdigit()]
+    assert len(times) >= 14 and set(times) <= {1, 2}
+    assert sum(one == 2 for one in times) <= 4  # two workers: one that each computes, one that was on its way
