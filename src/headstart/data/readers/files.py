@@ -19,7 +19,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.depth import SharedDepth
 from headstart.data.files import ExaminedFile, examine, foreign_reason
 from headstart.data.images.decode import EXTENSIONS
-from headstart.data.kept import PreparedRows
+from headstart.data.kept import KeptFile, PreparedRows
 from headstart.data.names import natural_order
 from headstart.data.reading import current_reading
 from headstart.data.stores import FileImages
@@ -172,52 +172,59 @@ def read_images(
     ``remarks`` may. ``n_images`` is how many there will be, given how many were found. ``classes`` are classes
     without images, too: a class that loses all its images is one without images.
     """
-    column, found, broken = _Columns(), [], []
+    found = _Found()
     for place, (row, one) in enumerate(_examined(name, contents, rows, n_images)):
-        column.all_labels.setdefault(row.label, row.label)
-        if one.fault:
-            broken.append((contents.name(place), one.fault))
-        else:
-            column.add(place, row)
-            found.append(one)
-    unused = [*broken, *skipped]
+        found.add(place, contents, row, one)
+    unused = [*found.broken, *skipped]
     if strict:
-        refuse_skipped(unused, len(found) + len(unused))
-    if not found:
+        refuse_skipped(unused, len(found.digests) + len(unused))
+    if not found.digests:
         _refuse_none(name, unused)
     images = FileImages(
-        contents if not broken else contents.subset(np.array(column.places, np.intp)),
-        [one.digest for one in found],
-        SharedDepth.of_largest(one.largest for one in found),
-        [one.kept for one in found] if len(found) + len(broken) <= MOST_LOOKS else None,
+        contents if not found.broken else contents.subset(np.asarray(found.places).astype(np.intp)),
+        found.digests,
+        SharedDepth.of_largest([found.largest]),
+        found.kept,
     )
     return Dataset(
         name,
         images,
-        np.array(column.labels, dtype=np.str_),
-        natural_order([*classes, *column.all_labels]),
-        None if column.groups[0] is None else np.array(column.groups, dtype=np.str_),
-        None if column.splits[0] is None else np.array(column.splits, dtype=np.str_),
-        tuple(sorted([*skipped, *broken], key=_is_companion)),  # those that should be images first
+        np.array(found.labels, dtype=np.str_),
+        natural_order([*classes, *found.all_labels]),
+        None if found.groups[0] is None else np.array(found.groups, dtype=np.str_),
+        None if found.splits[0] is None else np.array(found.splits, dtype=np.str_),
+        tuple(sorted([*skipped, *found.broken], key=_is_companion)),  # those that should be images first
         remarks=tuple(remarks),
     )
 
 
-class _Columns:
-    """What is known of the images that can be used; equal names are one object."""
+class _Found:
+    """What is known of the images that can be used; of many only what is needed, and equal names are one object."""
 
     def __init__(self) -> None:
         self.all_labels: dict[str, str] = {}
-        self.places = array("q")
-        self.labels: list[str] = []
-        self.splits: list[str | None] = []
-        self.groups: list[str | None] = []
+        self.broken: list[Skipped] = []
+        self.places, self.digests = array("q"), list[bytes]()
+        self.labels, self.splits, self.groups = list[str](), list[str | None](), list[str | None]()
+        self.largest: int | None = None
+        self.kept: list[KeptFile | None] | None = []
 
-    def add(self, place: int, row: Labels) -> None:
+    def add(self, place: int, contents: Contents, row: Labels, one: ExaminedFile) -> None:
+        label = self.all_labels.setdefault(row.label, row.label)
+        if one.fault:
+            self.broken.append((contents.name(place), one.fault))
+            return
         self.places.append(place)
-        self.labels.append(self.all_labels[row.label])
+        self.digests.append(one.digest)
+        self.labels.append(label)
         self.splits.append(row.split)
         self.groups.append(row.group)
+        if one.largest is not None:
+            self.largest = max(self.largest or 0, one.largest)
+        if place >= MOST_LOOKS:
+            self.kept = None
+        elif self.kept is not None:
+            self.kept.append(one.kept)
 
 
 def _examined(

@@ -9,6 +9,8 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from headstart.data.contents.addresses import is_remote
 from headstart.data.contents.cells import TableCells, open_column
 from headstart.data.contents.tables import TableFile, holds_images, open_table, readable
@@ -121,25 +123,25 @@ class _Reader:
 
     def _keep_labelled(self, table_of: array[int], rows: array[int]) -> None:
         """Rows without a label are skipped: test sets of contests have none."""
-        labels = self._columns[self._label].cells if self._label else []
-        self._kept = [place for place in range(len(rows)) if not labels or labels[place]]
-        if len(self._kept) < len(rows):
-            kept = {*self._kept}
-            for place in range(len(rows)):
-                if place not in kept:
-                    where = f"{self._shards[table_of[place]].shown} row {rows[place] + 1}"
-                    self.skipped.append((where, "it has no label"))
-            if not kept:
-                raise DataError(
-                    f"dataset {self._name!r} has no label in any of its {len(rows):,} rows, expected one in each; "
-                    "fill them in, or choose another split"
-                )
+        has_label = np.ones(len(rows), np.bool_)
+        if self._label is not None:
+            has_label = np.fromiter(map(bool, self._columns[self._label].cells), np.bool_, len(rows))
+        for place in np.flatnonzero(~has_label).tolist():
+            where = f"{self._shards[table_of[place]].shown} row {rows[place] + 1}"
+            self.skipped.append((where, "it has no label"))
+        if len(rows) and not has_label.any():
+            raise DataError(
+                f"dataset {self._name!r} has no label in any of its {len(rows):,} rows, expected one in each; "
+                "fill them in, or choose another split"
+            )
+        self._kept = array("q", np.flatnonzero(has_label).astype(np.int64).tobytes())
         for place in self._kept:
             self.contents.add(table_of[place], rows[place])
         self._numbers = _RowNames(self._shards, table_of, rows, self._kept)
 
     def rows(self) -> Iterator[Labels]:
-        cells = {name: [one.cells[place] for place in self._kept] for name, one in self._columns.items()}
+        """The labels of the rows, in order."""
+        cells = {name: one.of(self._kept) for name, one in self._columns.items()}
         if self._label is not None and self._label not in column_roles(self._name, list(cells)).values():
             cells["label"] = cells.pop(self._label)
         self._columns.clear()
@@ -147,9 +149,8 @@ class _Reader:
         self.remarks += table.remarks
         for place, label in enumerate(table.labels):
             split = self._numbers.shard(place).split or (table.splits[place] if table.splits else None)
-            yield Labels(
-                unicodedata.normalize("NFC", label), split, table.groups[place] if table.groups else None
-            )
+            group = table.groups[place] if table.groups else None
+            yield Labels(unicodedata.normalize("NFC", label), split, group)
 
 
 class _Texts:
@@ -167,6 +168,10 @@ class _Texts:
             if key not in self._known:
                 self._known[key] = text_of(value, names)
             self.cells.append(self._known[key])
+
+    def of(self, places: Sequence[int]) -> list[str]:
+        """The cells of some rows."""
+        return self.cells if len(places) == len(self.cells) else [self.cells[place] for place in places]
 
 
 class _RowNames(Sequence[str]):

@@ -57,7 +57,10 @@ def load(name: Any, *, split: str | None = None, strict: bool = False, download:
         and test, by any of their usual names), or of images with a table next to them;
         a table (CSV, TSV, JSON, JSON lines, Parquet) with the columns path and label, and
         optionally split and group; arrays (.npz); an archive (.zip, .tar, .tar.gz); the
-        address of an archive (``https://...zip#sha256=...``, fetched once). A subset may
+        address of an archive (``https://...zip#sha256=...``, fetched once). Shards of
+        WebDataset (.tar), Parquet or Arrow: a file, a folder, or a pattern such as
+        ``train-{0000..0012}.tar``; these, class folders and tables also by an address in a
+        bucket (``s3://...``), and ``hf:OWNER/NAME`` for a dataset of the hub. A subset may
         follow a colon: ``mnist:odd``. A name in the catalog takes precedence over a folder
         of that name: write ``./mnist``.
         Or a data frame, such as of pandas, with the same columns; or pairs of an image and its label. Paths
@@ -84,14 +87,18 @@ def load(name: Any, *, split: str | None = None, strict: bool = False, download:
     BrokenDataError
         If a file is truncated or altered, or, with ``strict``, not used.
     FetchError
-        If a download fails, or a file has another hash than the one given.
+        If a download fails, a bucket cannot be reached or read, or a file has another hash
+        than the one given.
+    MissingExtraError
+        If a package that an address or a table depends on is not installed.
     DataError
         If the folder or table cannot be used, or lacks the split.
 
     Notes
     -----
     Looks for named datasets under ``$HEADSTART_DATA``, then in the user's cache
-    (``$HEADSTART_CACHE``), then on the network. No randomness.
+    (``$HEADSTART_CACHE``), then on the network. Shards are read once from end to end, and
+    their images again whenever pixels are wanted. No randomness.
 
     Examples
     --------
