@@ -175,8 +175,16 @@ class _Column:
 
 _OPEN: OrderedDict[tuple[str, str], _Column] = OrderedDict()
 _LOCK, _OPENING = Lock(), Lock()
+
+
+def _after_fork() -> None:
+    global _LOCK, _OPENING
+    _LOCK, _OPENING = Lock(), Lock()
+    _OPEN.clear()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_OPEN.clear)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _opened(address: str, column: str) -> _Column:

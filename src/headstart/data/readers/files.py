@@ -7,7 +7,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ from headstart.system.progress import throttled
 __all__ = [
     "ImageFile",
     "Labels",
+    "Listing",
     "Skipped",
     "fault_of",
     "is_folder",
@@ -105,6 +106,28 @@ class Labels(NamedTuple):
     group: str | None = None
 
 
+@dataclass
+class Listing:
+    """Images that a reader has found, before they are read.
+
+    ``rows`` are the labels of the images of ``contents``, which may grow while they are read, as ``skipped`` and
+    ``remarks`` may. ``n_images`` is how many there will be, given how many were found.
+    """
+
+    name: str
+    contents: Contents
+    rows: Iterable[Labels]
+    n_images: Callable[[int], int]
+    skipped: list[Skipped] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def unread(self) -> FileImages:
+        """The images without labels, not examined: nothing is decoded yet."""
+        for _ in self.rows:
+            pass
+        return FileImages(self.contents)
+
+
 @dataclass(frozen=True)
 class ImageFile:
     """One file as a reader found it: path, label, and split and group if there are any."""
@@ -147,33 +170,26 @@ def read_files(
     strict: bool,
     remarks: Sequence[str] = (),
 ) -> Dataset:
-    """As `read_images`, of files of this machine."""
-    contents = LocalFiles(file.path for file in files)
-    rows = (Labels(file.label, file.split, file.group) for file in files)
-    return read_images(
-        name, contents, rows, classes, skipped, strict=strict, remarks=remarks, n_images=lambda _: len(files)
-    )
+    """As `read_images`, of files of this machine.
 
-
-def read_images(
-    name: str,
-    contents: Contents,
-    rows: Iterable[Labels],
-    classes: Iterable[str],
-    skipped: Sequence[Skipped],
-    *,
-    strict: bool,
-    remarks: Sequence[str] = (),
-    n_images: Callable[[int], int],
-) -> Dataset:
-    """Read every image once, in order, and leave out those that cannot be decoded; DataError if none is left.
-
-    ``rows`` are the labels of the images of ``contents``, which may grow while they are read, as ``skipped`` and
-    ``remarks`` may. ``n_images`` is how many there will be, given how many were found. ``classes`` are classes
-    without images, too: a class that loses all its images is one without images.
+    ``classes`` are classes without files, too: a class that loses all its images is one without images.
     """
+    listing = Listing(
+        name,
+        LocalFiles(file.path for file in files),
+        (Labels(file.label, file.split, file.group) for file in files),
+        lambda _: len(files),
+        list(skipped),
+        list(remarks),
+    )
+    return read_images(listing, classes, strict=strict)
+
+
+def read_images(listing: Listing, classes: Iterable[str] = (), *, strict: bool) -> Dataset:
+    """Read every image once, in order, and leave out those that cannot be decoded; DataError if none is left."""
+    name, contents, skipped = listing.name, listing.contents, listing.skipped
     found = _Found()
-    for place, (row, one) in enumerate(_examined(name, contents, rows, n_images)):
+    for place, (row, one) in enumerate(_examined(listing)):
         found.add(place, contents, row, one)
     unused = [*found.broken, *skipped]
     if strict:
@@ -194,7 +210,7 @@ def read_images(
         None if found.groups[0] is None else np.array(found.groups, dtype=np.str_),
         None if found.splits[0] is None else np.array(found.splits, dtype=np.str_),
         tuple(sorted([*skipped, *found.broken], key=_is_companion)),  # those that should be images first
-        remarks=tuple(remarks),
+        remarks=tuple(listing.remarks),
     )
 
 
@@ -227,13 +243,11 @@ class _Found:
             self.kept.append(one.kept)
 
 
-def _examined(
-    name: str, contents: Contents, rows: Iterable[Labels], n_images: Callable[[int], int]
-) -> Iterator[tuple[Labels, ExaminedFile]]:
+def _examined(listing: Listing) -> Iterator[tuple[Labels, ExaminedFile]]:
     """Read every image once, in threads; of up to 20,000 their looks are kept, of more no check needs all."""
-    how = current_reading()
+    how, contents, n_images = current_reading(), listing.contents, listing.n_images
     kept = PreparedRows() if how.specs else None
-    task, report = f"read files of {name}", throttled(how.progress)
+    task, report = f"read files of {listing.name}", throttled(how.progress)
 
     def examine_at(place: int, keep: bool) -> ExaminedFile:
         return examine(
@@ -244,7 +258,7 @@ def _examined(
     done = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            for place, row in enumerate(rows):
+            for place, row in enumerate(listing.rows):
                 keep = n_images(place + 1) <= MOST_LOOKS
                 waiting.append((row, pool.submit(examine_at, place, keep)))
                 if len(waiting) > _AHEAD:

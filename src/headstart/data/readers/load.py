@@ -18,14 +18,14 @@ from headstart.data.names import natural_order, near_paths, split_name
 from headstart.data.readers.archives import ARCHIVES, is_address, stem_of, unpacked, unpacked_from
 from headstart.data.readers.arrays import read_npz
 from headstart.data.readers.catalog import KNOWN
-from headstart.data.readers.files import Skipped, is_system, refuse_skipped
+from headstart.data.readers.files import Skipped, is_system, read_images, refuse_skipped
 from headstart.data.readers.folders import read_folder
 from headstart.data.readers.frames import read_objects
 from headstart.data.readers.sharded import (
     has_image_cells,
     is_sharded,
-    read_named,
-    read_shards,
+    named_listing,
+    shard_listing,
     without_file_protocol,
     without_subset,
 )
@@ -214,13 +214,13 @@ def _names(what: str, values: ArrayLike) -> NDArray[Any]:
 
 def _from_file(path: Path, *, strict: bool) -> Dataset:
     if path.suffix.lower() == ".arrow" or (path.suffix.lower() == ".parquet" and has_image_cells(str(path))):
-        return read_shards(str(path), [str(path)], strict=strict)
+        return read_images(shard_listing(str(path), [str(path)]), strict=strict)
     if path.suffix.lower() in TABLES:
         return read_table(path, strict=strict)
     if path.suffix.lower() == ".npz":
         return read_npz(path)
     if path.suffix.lower() == ".tar" and is_webdataset(str(path)):
-        return read_shards(str(path), [str(path)], strict=strict)
+        return read_images(shard_listing(str(path), [str(path)]), strict=strict)
     if path.name.lower().endswith(tuple(ARCHIVES)):
         return _from_archive(str(path), *unpacked(path), strict=strict)
     reason = _OTHER_TABLES.get(path.suffix.lower()) or foreign_reason(path) or ""
@@ -251,14 +251,15 @@ def _from_archive(given: str, folder: Path, skipped: Sequence[Skipped], *, stric
 def _from_path(text: str, *, strict: bool) -> Dataset:
     path = Path(os.path.expanduser(text))
     if path.is_dir():
-        shards = shards_in(path)
+        shards, others = shards_in(path)
         if shards and (not shards[0].lower().endswith(".parquet") or has_image_cells(shards[0])):
-            return read_shards(str(path), shards, strict=strict, name=path.resolve().name)
+            name = path.resolve().name
+            return read_images(shard_listing(str(path), shards, name=name, others=others), strict=strict)
         return read_folder(path, strict=strict)
     if path.is_file():
         return _from_file(path, strict=strict)
     if is_sharded(text):
-        return read_named(text, strict=strict)
+        return read_images(named_listing(text), strict=strict)
     near = near_paths(text, (*TABLES, *ARCHIVES, ".npz"))
     if os.sep in text or path.name.lower().endswith((*TABLES, *ARCHIVES, ".npz")):
         hint = f", nearest are {', '.join(near)}" if near else ""
