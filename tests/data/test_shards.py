@@ -279,7 +279,7 @@ def test_members_of_a_sample_and_their_labels(tmp_path: Path, paths: list[Path])
     ]
     assert dict(data.skipped) == {
         "s.tar:c/9.png": "it has no label, and its sample has 'txt': expected .cls, or .json with a label",
-        "s.tar:c/10.png": "its 'c/10.json' has , expected a label among them; add it",
+        "s.tar:c/10.png": "its 'c/10.json' has nothing, expected a label among them; add it",
         "s.tar:c/11.png": "its 'c/11.json' is no JSON; write it again",
         "s.tar:c/15.png": "its label in 'c/15.cls' is empty; write one",
         "s.tar:c/14.png": dict(data.skipped)["s.tar:c/14.png"],
@@ -337,6 +337,22 @@ def test_a_file_of_classes_names_the_numbers(tmp_path: Path, paths: list[Path]) 
         DataError, match=r"label '2' of '16.cls' is not in '.*classes.txt', expected a whole number below 2"
     ) as error:
         load(tmp_path / "tars")
+    said(error)
+
+
+def test_a_file_of_classes_is_for_numbers_only(tmp_path: Path, paths: list[Path]) -> None:
+    tar_of(tmp_path / "tars" / "1.tar", samples(paths))
+    (tmp_path / "tars" / "classes.txt").write_text("one\ntwo\n")
+    assert load(tmp_path / "tars").fingerprint == load(tmp_path / "folder").fingerprint
+
+
+def test_groups_of_some_images_only(tmp_path: Path, paths: list[Path]) -> None:
+    members = samples(paths[:4], "json")
+    members[3] = (members[3][0], b'{"label": "ant", "group": "w1"}')
+    with pytest.raises(
+        DataError, match="dataset 't' has no group for 3 of its 4 images, expected one for all"
+    ) as error:
+        load(tar_of(tmp_path / "t.tar", members))
     said(error)
 
 
@@ -559,6 +575,7 @@ def test_a_shard_that_has_changed(kind: str, tmp_path: Path, paths: list[Path]) 
 # size
 
 
+@pytest.mark.slow
 def test_a_part_of_many_is_small_in_another_process(tmp_path: Path, paths: list[Path]) -> None:
     many = [
         (name, data)

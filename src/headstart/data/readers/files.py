@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.data.contents.local import LocalFiles
 from headstart.data.contents.protocol import Contents
@@ -207,11 +208,22 @@ def read_images(listing: Listing, classes: Iterable[str] = (), *, strict: bool) 
         images,
         np.array(found.labels, dtype=np.str_),
         natural_order([*classes, *found.all_labels]),
-        None if found.groups[0] is None else np.array(found.groups, dtype=np.str_),
-        None if found.splits[0] is None else np.array(found.splits, dtype=np.str_),
+        _column(name, "group", found.groups),
+        _column(name, "split", found.splits),
         tuple(sorted([*skipped, *found.broken], key=_is_companion)),  # those that should be images first
         remarks=tuple(listing.remarks),
     )
+
+
+def _column(name: str, what: str, cells: Sequence[str | None]) -> NDArray[np.str_] | None:
+    """Groups or splits; None if no image has one."""
+    n_missing = cells.count(None)
+    if 0 < n_missing < len(cells):
+        raise DataError(
+            f"dataset {name!r} has no {what} for {n_missing:,} of its {len(cells):,} images, expected one for all or "
+            "for none; fill them in"
+        )
+    return None if n_missing else np.array(cells, dtype=np.str_)
 
 
 class _Found:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -30,7 +31,7 @@ __all__ = ["CLASS_FILES", "is_webdataset", "webdataset_listing"]
 
 _SAMPLE = re.compile(r"((?:.*/)?[^/.]*[^/]*?)\.([^/]*)", re.DOTALL)
 _LABELS = ("cls", "class", "label", "json")
-CLASS_FILES = ("classes.txt", "classnames.txt", "class_names.txt", "labels.txt")
+CLASS_FILES = ("classes.txt", "classnames.txt", "class_names.txt")
 """Names of files next to shards, with the name of a class in each line."""
 _FIRST = 1000  # members by which an archive is recognised
 _LIMIT_BYTES = 2**20  # of a label
@@ -121,6 +122,7 @@ class _Reader:
         self.skipped: list[Skipped] = []
         self._classes, self._class_file = ([], "") if label else _class_names(shards[0].address)
         self._unused: Counter[str] = Counter()
+        self._is_first = True
         self._sizes = [size_of(one.address) for one in shards]
         self._done = 0
 
@@ -188,13 +190,15 @@ class _Reader:
         if not found.label:
             self.skipped.append((where, f"its label in {member.name!r} is empty; write one"))
             return None
-        return found._replace(label=self._named(found.label, member))
+        return found._replace(label=unicodedata.normalize("NFC", self._named(found.label, member)))
 
     def _from_json(self, shard: Shard, member: Member) -> Labels:
         known = _object(shard.address, member)
         roles = _roles(tuple(known))
         if "label" not in roles:
-            raise DataError(f"its {member.name!r} has {shown(known)}, expected a label among them; add it")
+            raise DataError(
+                f"its {member.name!r} has {shown(known) or 'nothing'}, expected a label among them; add it"
+            )
         cells = {role: known[column] for role, column in roles.items() if role != "path"}
         if not isinstance(cells["label"], str | int):
             raise DataError(
@@ -205,6 +209,9 @@ class _Reader:
         return Labels(str(cells["label"]).strip(), shard.split or split, group)
 
     def _named(self, label: str, member: Member) -> str:
+        if self._is_first and not _NUMBER.fullmatch(label):  # names need no names
+            self._classes, self._class_file = [], ""
+        self._is_first = False
         if not self._classes:
             return label
         if not _NUMBER.fullmatch(label) or int(label) >= len(self._classes):
