@@ -294,7 +294,7 @@ def remote_files(address: str, *, deep: bool = True) -> dict[str, int]:
     try:
         with explained(address):
             system.invalidate_cache()
-            if has_magic(path):
+            if has_magic(path) and not system.exists(path):  # a name may have brackets
                 found = system.glob(path, detail=True)
             elif deep:
                 found = system.find(path, detail=True)

@@ -85,7 +85,7 @@ def listed(text: str) -> list[str]:
     folders: dict[str, dict[str, int]] = {}
     names = expanded(text)
     for one in names:
-        if glob.has_magic(one):
+        if glob.has_magic(one) and not os.path.isfile(one):
             matches = (
                 glob.glob(os.path.expanduser(one), recursive=True)
                 if not is_remote(one)
