@@ -156,6 +156,21 @@ def test_class_folders_with_splits_and_other_files(s3: Any, tmp_path: Path, path
         load("s3://data/pets/", strict=True)
 
 
+def test_strange_names(s3: Any, tmp_path: Path, paths: list[Path]) -> None:
+    names = ["a b", "50%", "x[1]", "größe", "q#1", "a+b&c=d", "x*y", "{1,2}", "dot.", "'quoted'"]
+    for number, name in enumerate(names):
+        s3.pipe_file(f"data/set [2]/{name}/{name} {number}.png", paths[number].read_bytes())
+    data = load("s3://data/set [2]/")
+    assert set(data.classes) == set(names) and len(data) == len(names) and not data.skipped
+    digests = load(tmp_path / "folder").images.digests
+    for place, label in enumerate(data.labels.tolist()):
+        assert data.images.digests[place] == digests[names.index(label)]
+        assert label in data.images.image_name(place)
+    tar = tar_of(tmp_path / "t.tar", samples(paths)).read_bytes()
+    s3.pipe_file("data/train [2] {a}.tar", tar)
+    assert load("s3://data/train [2] {a}.tar").fingerprint == load(tmp_path / "folder").fingerprint
+
+
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [

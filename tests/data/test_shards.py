@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from shard_files import (
     CLASSES,
     all_kinds,
@@ -29,14 +33,17 @@ from headstart.data.contents.protocol import Names
 from headstart.data.dataset import Dataset
 from headstart.data.readers import files
 from headstart.data.readers.hub import hub_files
-from headstart.data.readers.sharded import read_shards, without_subset
+from headstart.data.readers.sharded import named_listing, shard_listing, without_subset
 from headstart.data.readers.shards import described, expanded
+from headstart.data.readers.unlabelled import UNLABELLED, load_unlabelled
+from headstart.data.reading import reading
 from headstart.errors import BrokenDataError, DataError, HeadstartError, MissingDataError
 from headstart.records import InputSpec
 from headstart.sources.features import extract
 from headstart.sources.registry import open_source
+from image_files import saved
 
-pytest.importorskip("pyarrow", reason="needs headstart[tables]")
+pyarrow = pytest.importorskip("pyarrow", reason="needs headstart[tables]")
 
 KINDS = ("tars", "json", "tables", "coded", "saved")
 
@@ -201,7 +208,8 @@ def test_folders_of_the_hub(tmp_path: Path, paths: list[Path]) -> None:
     root = f"local://{tmp_path}/{{name}}"
     found = hub_files("owner/name", None, (f"local://{tmp_path}/nothing/{{name}}", root))
     assert [Path(one).parts[-2:] for one in found] == [("test", "0000.parquet"), ("train", "0000.parquet")]
-    data = read_shards("hf:owner/name", found, strict=True, name="owner/name")
+    listing = shard_listing("hf:owner/name", found, name="owner/name")
+    data = files.read_images(listing, strict=True)
     assert data.name == "owner/name" and data.classes == CLASSES
     assert (len(data.split("train")), len(data.split("test"))) == (16, 8)
     parquet_of(tmp_path / "owner/name/other/train/0000.parquet", image_table(paths, CLASSES))
@@ -271,7 +279,7 @@ def test_members_of_a_sample_and_their_labels(tmp_path: Path, paths: list[Path])
     ]
     assert dict(data.skipped) == {
         "s.tar:c/9.png": "it has no label, and its sample has 'txt': expected .cls, or .json with a label",
-        "s.tar:c/10.png": "its 'c/10.json' has , expected a label among them; add it",
+        "s.tar:c/10.png": "its 'c/10.json' has nothing, expected a label among them; add it",
         "s.tar:c/11.png": "its 'c/11.json' is no JSON; write it again",
         "s.tar:c/15.png": "its label in 'c/15.cls' is empty; write one",
         "s.tar:c/14.png": dict(data.skipped)["s.tar:c/14.png"],
@@ -329,6 +337,22 @@ def test_a_file_of_classes_names_the_numbers(tmp_path: Path, paths: list[Path]) 
         DataError, match=r"label '2' of '16.cls' is not in '.*classes.txt', expected a whole number below 2"
     ) as error:
         load(tmp_path / "tars")
+    said(error)
+
+
+def test_a_file_of_classes_is_for_numbers_only(tmp_path: Path, paths: list[Path]) -> None:
+    tar_of(tmp_path / "tars" / "1.tar", samples(paths))
+    (tmp_path / "tars" / "classes.txt").write_text("one\ntwo\n")
+    assert load(tmp_path / "tars").fingerprint == load(tmp_path / "folder").fingerprint
+
+
+def test_groups_of_some_images_only(tmp_path: Path, paths: list[Path]) -> None:
+    members = samples(paths[:4], "json")
+    members[3] = (members[3][0], b'{"label": "ant", "group": "w1"}')
+    with pytest.raises(
+        DataError, match="dataset 't' has no group for 3 of its 4 images, expected one for all"
+    ) as error:
+        load(tar_of(tmp_path / "t.tar", members))
     said(error)
 
 
@@ -422,8 +446,6 @@ def test_a_cut_table(name: str, tmp_path: Path, paths: list[Path]) -> None:
 
 
 def test_rows_that_cannot_be_used(tmp_path: Path, paths: list[Path]) -> None:
-    import pyarrow
-
     kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
     rows = [
         *cells(paths[:2]),
@@ -456,8 +478,6 @@ def test_rows_that_cannot_be_used(tmp_path: Path, paths: list[Path]) -> None:
 def test_unlabelled_rows_of_a_test_set_are_skipped(tmp_path: Path, paths: list[Path]) -> None:
     table = image_table(paths, CLASSES)
     codes = [*table["label"].to_pylist()[:20], -1, -1, -1, -1]
-    import pyarrow
-
     table = table.set_column(1, "label", pyarrow.array(codes))
     data = load(parquet_of(tmp_path / "t.parquet", table))
     assert len(data) == 20 and [name for name, _ in data.skipped] == [
@@ -486,8 +506,6 @@ def test_columns_that_are_not_clear(
         if name == "label":
             table = table.drop_columns("label")
         if values is not None:
-            import pyarrow
-
             table = table.append_column(name, pyarrow.array(values))
     path = parquet_of(tmp_path / "t.parquet", table)
     if sentence is None:
@@ -557,6 +575,7 @@ def test_a_shard_that_has_changed(kind: str, tmp_path: Path, paths: list[Path]) 
 # size
 
 
+@pytest.mark.slow
 def test_a_part_of_many_is_small_in_another_process(tmp_path: Path, paths: list[Path]) -> None:
     many = [
         (name, data)
@@ -630,3 +649,105 @@ def test_a_folder_with_images_and_a_table_is_a_folder(tmp_path: Path, paths: lis
     data: Dataset = load(tmp_path / "folder")
     assert len(data) == 24 and data.images.paths is not None
     assert any(name.endswith("extra.parquet") for name, _ in data.skipped)
+
+
+def test_images_without_labels(tmp_path: Path, paths: list[Path]) -> None:
+    """Shards need no labels where these are not used."""
+    folder = load_unlabelled(tmp_path / "folder")
+    tar_of(
+        tmp_path / "plain" / "1.tar",
+        [(f"{path.parent.name}/{path.name}", path.read_bytes()) for path in paths],
+    )
+    parquet_of(tmp_path / "p" / "1.parquet", image_table(paths).drop_columns("label"))
+    for name in ("plain", "p", "p/*.parquet", "plain/{1,1}.tar"):
+        data = load_unlabelled(tmp_path / name)
+        assert data.fingerprint == folder.fingerprint and data.classes == (UNLABELLED,), name
+    unread = named_listing(str(tmp_path / "p" / "*.parquet"), UNLABELLED).unread()
+    assert list(unread.digests) == list(folder.images.digests) and unread.depth_bits is None
+
+
+def test_other_files_in_a_folder_of_shards_are_listed(tmp_path: Path, paths: list[Path]) -> None:
+    home = saved_to_disk(tmp_path / "saved", [image_table(paths, CLASSES)])
+    (home / "README.md").write_text("about")
+    (home / "cache-1.arrow").write_bytes(b"")
+    (home / ".hidden.arrow").write_bytes(b"")
+    data = load(home)
+    assert {Path(name).name: reason for name, reason in data.skipped} == {
+        "README.md": "it is no shard",
+        "cache-1.arrow": "it is no shard",
+    }
+
+
+def test_an_empty_table(tmp_path: Path, paths: list[Path]) -> None:
+    parquet_of(tmp_path / "t.parquet", image_table(paths).slice(0, 0))
+    with pytest.raises(DataError, match="dataset 't' has no image that can be read"):
+        load(tmp_path / "t.parquet")
+    parquet_of(tmp_path / "p" / "1.parquet", image_table(paths).slice(0, 0))
+    parquet_of(tmp_path / "p" / "2.parquet", image_table(paths))
+    assert load(tmp_path / "p").fingerprint == load(tmp_path / "folder").fingerprint
+
+
+class Steps:
+    """Progress that remembers its steps."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int, int]] = []
+
+    def step(self, task: str, done: int, total: int, note: str = "") -> None:
+        self.seen.append((task, done, total))
+
+    def remark(self, text: str) -> None:
+        raise AssertionError(text)
+
+
+@pytest.mark.parametrize("kind", ["tars", "tables"])
+def test_progress_ends_with_all_images(
+    kind: str, tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, steps = all_kinds(tmp_path, paths)[kind], Steps()
+    monkeypatch.setattr(files, "_AHEAD", 4)
+    monkeypatch.setattr(files, "throttled", lambda progress: progress.step)
+    with reading(steps):
+        load(home)
+    assert {task for task, _, _ in steps.seen} == {f"read files of {kind}"}
+    assert [done for _, done, _ in steps.seen] == list(range(1, 25)) and steps.seen[-1][2] == 24
+    assert all(done <= total < 100 for _, done, total in steps.seen)
+
+
+MEMORY = """
+import resource, sys
+from headstart.data import load
+from headstart.data.contents.blocks import blocks
+from headstart.data.images.prepare import batches
+from headstart.records import InputSpec
+blocks()._limit_bytes = 2**23
+data = load(sys.argv[1])
+n_images = sum(len(batch) for batch in batches(data, InputSpec(16, 16, 3), 16))
+print(n_images, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["tars", "tables"])
+def test_memory_does_not_grow_with_the_shards(kind: str, tmp_path: Path) -> None:
+    """Images of 0.75 MB: 45 MB in 2 shards, and 270 MB in 12."""
+    rng, peaks = np.random.default_rng(0), []
+    one = saved(Image.fromarray(rng.integers(0, 256, (512, 512, 3), np.uint8)), "BMP")
+    for n_shards in (2, 12):
+        home = tmp_path / f"{kind}-{n_shards}"
+        for shard in range(n_shards):
+            images = [(str(n), one[:-4] + struct.pack("<I", shard * 100 + n)) for n in range(30)]
+            if kind == "tars":
+                members = [[(f"{n}.bmp", data), (f"{n}.cls", b"ab"[int(n) % 2 :][:1])] for n, data in images]
+                tar_of(home / f"{shard}.tar", [member for some in members for member in some])
+            else:
+                rows = [{"bytes": data, "path": None} for _, data in images]
+                labels = ["ab"[int(n) % 2] for n, _ in images]
+                parquet_of(home / f"{shard}.parquet", pyarrow.table({"image": rows, "label": labels}), 5)
+        done = subprocess.run(
+            [sys.executable, "-c", MEMORY, str(home)], capture_output=True, text=True, check=True, timeout=120
+        )
+        n_images, peak_mb = map(int, done.stdout.split())
+        assert n_images == 30 * n_shards
+        peaks.append(peak_mb)
+    assert peaks[1] < peaks[0] + 60, peaks

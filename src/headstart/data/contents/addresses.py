@@ -45,17 +45,18 @@ _N_AHEAD = 2  # blocks
 _MOST_BLOCKS = 8  # of one read; more are read at once
 _NETWORK = {
     *(
-        "aiohttp",
         "aiobotocore",
+        "aiohttp",
         "asyncio",
         "botocore",
         "gcsfs",
         "google",
         "httpcore",
+        "httpcore2",
         "httpx",
-        "huggingface_hub",
+        "httpx2",
     ),
-    *("requests", "s3fs", "socket", "ssl", "urllib3"),
+    *("huggingface_hub", "requests", "s3fs", "socket", "ssl", "urllib3"),
 }
 """Packages whose errors are of the network, whatever their class."""
 _KEYS = {
@@ -293,7 +294,7 @@ def remote_files(address: str, *, deep: bool = True) -> dict[str, int]:
     try:
         with explained(address):
             system.invalidate_cache()
-            if has_magic(path):
+            if has_magic(path) and not system.exists(path):  # a name may have brackets
                 found = system.glob(path, detail=True)
             elif deep:
                 found = system.find(path, detail=True)

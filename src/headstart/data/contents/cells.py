@@ -149,11 +149,21 @@ class _Column:
             for batch in self._batches:
                 first, self._next = self._next, self._next + batch.num_rows
                 if row < self._next:
+                    if self._next == self._end_of(part):
+                        self._close()
                     return self._keep(first, batch.column(0))
-        self._part = -1
+        self._close()
         raise BrokenDataError(
             f"table {self._address!r} lacks row {row + 1}, expected it; load the dataset again"
         )
+
+    def _end_of(self, part: int) -> int:
+        firsts = self._table.first_rows
+        return firsts[part + 1] if part + 1 < len(firsts) else self._table.n_rows
+
+    def _close(self) -> None:
+        """Let go of a part, which holds whole pages: writers may put 1,000 images into one."""
+        self._part, self._batches = -1, iter(())
 
     def _keep(self, first: int, cells: Any) -> tuple[int, Any]:
         place = bisect_right(self._starts, first)
@@ -165,8 +175,16 @@ class _Column:
 
 _OPEN: OrderedDict[tuple[str, str], _Column] = OrderedDict()
 _LOCK, _OPENING = Lock(), Lock()
+
+
+def _after_fork() -> None:
+    global _LOCK, _OPENING
+    _LOCK, _OPENING = Lock(), Lock()
+    _OPEN.clear()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_OPEN.clear)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _opened(address: str, column: str) -> _Column:

@@ -129,7 +129,9 @@ class _ArrowTable:
             whole = (batch for batch in self._all(reader) if batch.num_rows)
             for number, batch in enumerate(whole):
                 if part is None or number == part:
-                    yield batch.select(list(columns))
+                    some = batch.select(list(columns))
+                    some.validate(full=True)  # offsets of a damaged file would end the process
+                    yield some
                 if number == part:
                     return
 

@@ -9,40 +9,38 @@ from pathlib import Path
 
 from headstart.data.contents.addresses import explained, is_remote, open_file
 from headstart.data.contents.objects import BucketObjects
-from headstart.data.dataset import Dataset
 from headstart.data.images.decode import EXTENSIONS
 from headstart.data.names import shown, split_name
 from headstart.data.readers.columns import Table, picked
-from headstart.data.readers.files import Labels, Skipped, is_system, read_images
-from headstart.data.readers.pixels import has_pixels, pixel_dataset
+from headstart.data.readers.files import Labels, Listing, Skipped, is_system
+from headstart.data.readers.pixels import has_pixels
 from headstart.data.readers.tables import columns_of
 from headstart.errors import DataError, HeadstartError
 
-__all__ = ["read_bucket_folder", "read_bucket_table"]
+__all__ = ["bucket_table_listing", "folder_listing"]
 
 _COPIED_BYTES = 2**20
 
 
-def read_bucket_folder(address: str, files: Mapping[str, int], *, strict: bool) -> Dataset:
-    """Read folders of classes, directly or under train, val and test; ``files`` are all addresses with their sizes.
+def folder_listing(address: str, files: Mapping[str, int], label: str | None = None) -> Listing:
+    """The images of folders of classes, directly or under train, val and test; ``files`` are addresses with sizes.
 
-    Other files are skipped with their reason. DataError if there are no class folders.
+    With ``label``, that is the label of all images, in whatever folder. Other files are skipped with their reason.
+    DataError if there are no class folders.
     """
     home = address.rstrip("/") + "/"
     parts = {one: tuple(one.removeprefix(home).split("/")) for one in files}
     parts = {one: path for one, path in parts.items() if not any(is_system(part) for part in path)}
     images = {one: path for one, path in parts.items() if posixpath.splitext(one)[1].lower() in EXTENSIONS}
     skipped = [(one, "it is no image by its name") for one in parts if one not in images]
-    labels = _labels(address, images, skipped)
+    labels = _labels(address, images, skipped) if label is None else dict.fromkeys(images, Labels(label))
     found = sorted(labels, key=lambda one: _order(images[one]))
-    return read_images(
+    return Listing(
         posixpath.basename(address.rstrip("/")),
         BucketObjects(found, (files[one] for one in found)),
         (labels[one] for one in found),
-        (),
+        lambda _: len(found),
         skipped,
-        strict=strict,
-        n_images=lambda _: len(found),
     )
 
 
@@ -80,8 +78,11 @@ def _labels(address: str, images: Mapping[str, tuple[str, ...]], skipped: list[S
     return found
 
 
-def read_bucket_table(address: str, *, strict: bool) -> Dataset:
-    """Read a table whose paths are relative to it, or addresses; files that do not exist are in ``skipped``."""
+def bucket_table_listing(address: str) -> Listing:
+    """The images that a table names, whose paths are relative to it, or addresses.
+
+    Nobody looks whether they exist: those that do not are found out when they are read.
+    """
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / posixpath.basename(address)
         with open_file(address) as file, explained(address), table.open("wb") as copy:
@@ -89,25 +90,20 @@ def read_bucket_table(address: str, *, strict: bool) -> Dataset:
                 copy.write(chunk)
         try:
             columns, numbers = columns_of(table)
-            if has_pixels(columns):
-                return pixel_dataset(table, columns, numbers)
         except HeadstartError as error:  # a user knows the address, not where it was copied
             raise type(error)(str(error).replace(str(table), address)) from error
+    if has_pixels(columns):
+        raise DataError(f"table {address!r} holds pixels, expected paths of files; copy it to this machine")
     rows = picked(address, columns, numbers)
     if rows.by_id:
-        raise DataError(
-            f"table {address!r} has ids of images, expected paths of files in a bucket; write their paths"
-        )
+        raise DataError(f"table {address!r} has ids of images, expected paths of files; write their paths")
     found = [_address_of(address, number, cell) for number, cell in zip(numbers, rows.paths, strict=True)]
-    return read_images(
+    return Listing(
         Path(posixpath.basename(address)).stem,
         BucketObjects(found, [0] * len(found)),
         _rows(rows),
-        (),
-        (),
-        strict=strict,
-        remarks=rows.remarks,
-        n_images=lambda _: len(found),
+        lambda _: len(found),
+        remarks=list(rows.remarks),
     )
 
 

@@ -7,11 +7,12 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.data.contents.local import LocalFiles
 from headstart.data.contents.protocol import Contents
@@ -19,7 +20,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.depth import SharedDepth
 from headstart.data.files import ExaminedFile, examine, foreign_reason
 from headstart.data.images.decode import EXTENSIONS
-from headstart.data.kept import PreparedRows
+from headstart.data.kept import KeptFile, PreparedRows
 from headstart.data.names import natural_order
 from headstart.data.reading import current_reading
 from headstart.data.stores import FileImages
@@ -29,6 +30,7 @@ from headstart.system.progress import throttled
 __all__ = [
     "ImageFile",
     "Labels",
+    "Listing",
     "Skipped",
     "fault_of",
     "is_folder",
@@ -105,6 +107,28 @@ class Labels(NamedTuple):
     group: str | None = None
 
 
+@dataclass
+class Listing:
+    """Images that a reader has found, before they are read.
+
+    ``rows`` are the labels of the images of ``contents``, which may grow while they are read, as ``skipped`` and
+    ``remarks`` may. ``n_images`` is how many there will be, given how many were found.
+    """
+
+    name: str
+    contents: Contents
+    rows: Iterable[Labels]
+    n_images: Callable[[int], int]
+    skipped: list[Skipped] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def unread(self) -> FileImages:
+        """The images without labels, not examined: nothing is decoded yet."""
+        for _ in self.rows:
+            pass
+        return FileImages(self.contents)
+
+
 @dataclass(frozen=True)
 class ImageFile:
     """One file as a reader found it: path, label, and split and group if there are any."""
@@ -147,86 +171,95 @@ def read_files(
     strict: bool,
     remarks: Sequence[str] = (),
 ) -> Dataset:
-    """As `read_images`, of files of this machine."""
-    contents = LocalFiles(file.path for file in files)
-    rows = (Labels(file.label, file.split, file.group) for file in files)
-    return read_images(
-        name, contents, rows, classes, skipped, strict=strict, remarks=remarks, n_images=lambda _: len(files)
-    )
+    """As `read_images`, of files of this machine.
 
-
-def read_images(
-    name: str,
-    contents: Contents,
-    rows: Iterable[Labels],
-    classes: Iterable[str],
-    skipped: Sequence[Skipped],
-    *,
-    strict: bool,
-    remarks: Sequence[str] = (),
-    n_images: Callable[[int], int],
-) -> Dataset:
-    """Read every image once, in order, and leave out those that cannot be decoded; DataError if none is left.
-
-    ``rows`` are the labels of the images of ``contents``, which may grow while they are read, as ``skipped`` and
-    ``remarks`` may. ``n_images`` is how many there will be, given how many were found. ``classes`` are classes
-    without images, too: a class that loses all its images is one without images.
+    ``classes`` are classes without files, too: a class that loses all its images is one without images.
     """
-    column, found, broken = _Columns(), [], []
-    for place, (row, one) in enumerate(_examined(name, contents, rows, n_images)):
-        column.all_labels.setdefault(row.label, row.label)
-        if one.fault:
-            broken.append((contents.name(place), one.fault))
-        else:
-            column.add(place, row)
-            found.append(one)
-    unused = [*broken, *skipped]
+    listing = Listing(
+        name,
+        LocalFiles(file.path for file in files),
+        (Labels(file.label, file.split, file.group) for file in files),
+        lambda _: len(files),
+        list(skipped),
+        list(remarks),
+    )
+    return read_images(listing, classes, strict=strict)
+
+
+def read_images(listing: Listing, classes: Iterable[str] = (), *, strict: bool) -> Dataset:
+    """Read every image once, in order, and leave out those that cannot be decoded; DataError if none is left."""
+    name, contents, skipped = listing.name, listing.contents, listing.skipped
+    found = _Found()
+    for place, (row, one) in enumerate(_examined(listing)):
+        found.add(place, contents, row, one)
+    unused = [*found.broken, *skipped]
     if strict:
-        refuse_skipped(unused, len(found) + len(unused))
-    if not found:
+        refuse_skipped(unused, len(found.digests) + len(unused))
+    if not found.digests:
         _refuse_none(name, unused)
     images = FileImages(
-        contents if not broken else contents.subset(np.array(column.places, np.intp)),
-        [one.digest for one in found],
-        SharedDepth.of_largest(one.largest for one in found),
-        [one.kept for one in found] if len(found) + len(broken) <= MOST_LOOKS else None,
+        contents if not found.broken else contents.subset(np.asarray(found.places).astype(np.intp)),
+        found.digests,
+        SharedDepth.of_largest([found.largest]),
+        found.kept,
     )
     return Dataset(
         name,
         images,
-        np.array(column.labels, dtype=np.str_),
-        natural_order([*classes, *column.all_labels]),
-        None if column.groups[0] is None else np.array(column.groups, dtype=np.str_),
-        None if column.splits[0] is None else np.array(column.splits, dtype=np.str_),
-        tuple(sorted([*skipped, *broken], key=_is_companion)),  # those that should be images first
-        remarks=tuple(remarks),
+        np.array(found.labels, dtype=np.str_),
+        natural_order([*classes, *found.all_labels]),
+        _column(name, "group", found.groups),
+        _column(name, "split", found.splits),
+        tuple(sorted([*skipped, *found.broken], key=_is_companion)),  # those that should be images first
+        remarks=tuple(listing.remarks),
     )
 
 
-class _Columns:
-    """What is known of the images that can be used; equal names are one object."""
+def _column(name: str, what: str, cells: Sequence[str | None]) -> NDArray[np.str_] | None:
+    """Groups or splits; None if no image has one."""
+    n_missing = cells.count(None)
+    if 0 < n_missing < len(cells):
+        raise DataError(
+            f"dataset {name!r} has no {what} for {n_missing:,} of its {len(cells):,} images, expected one for all or "
+            "for none; fill them in"
+        )
+    return None if n_missing else np.array(cells, dtype=np.str_)
+
+
+class _Found:
+    """What is known of the images that can be used; of many only what is needed, and equal names are one object."""
 
     def __init__(self) -> None:
         self.all_labels: dict[str, str] = {}
-        self.places = array("q")
-        self.labels: list[str] = []
-        self.splits: list[str | None] = []
-        self.groups: list[str | None] = []
+        self.broken: list[Skipped] = []
+        self.places, self.digests = array("q"), list[bytes]()
+        self.labels, self.splits, self.groups = list[str](), list[str | None](), list[str | None]()
+        self.largest: int | None = None
+        self.kept: list[KeptFile | None] | None = []
 
-    def add(self, place: int, row: Labels) -> None:
+    def add(self, place: int, contents: Contents, row: Labels, one: ExaminedFile) -> None:
+        label = self.all_labels.setdefault(row.label, row.label)
+        if one.fault:
+            self.broken.append((contents.name(place), one.fault))
+            return
         self.places.append(place)
-        self.labels.append(self.all_labels[row.label])
+        self.digests.append(one.digest)
+        self.labels.append(label)
         self.splits.append(row.split)
         self.groups.append(row.group)
+        if one.largest is not None:
+            self.largest = max(self.largest or 0, one.largest)
+        if place >= MOST_LOOKS:
+            self.kept = None
+        elif self.kept is not None:
+            self.kept.append(one.kept)
 
 
-def _examined(
-    name: str, contents: Contents, rows: Iterable[Labels], n_images: Callable[[int], int]
-) -> Iterator[tuple[Labels, ExaminedFile]]:
+def _examined(listing: Listing) -> Iterator[tuple[Labels, ExaminedFile]]:
     """Read every image once, in threads; of up to 20,000 their looks are kept, of more no check needs all."""
-    how = current_reading()
+    how, contents, n_images = current_reading(), listing.contents, listing.n_images
     kept = PreparedRows() if how.specs else None
-    task, report = f"read files of {name}", throttled(how.progress)
+    task, report = f"read files of {listing.name}", throttled(how.progress)
 
     def examine_at(place: int, keep: bool) -> ExaminedFile:
         return examine(
@@ -237,7 +270,7 @@ def _examined(
     done = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            for place, row in enumerate(rows):
+            for place, row in enumerate(listing.rows):
                 keep = n_images(place + 1) <= MOST_LOOKS
                 waiting.append((row, pool.submit(examine_at, place, keep)))
                 if len(waiting) > _AHEAD:

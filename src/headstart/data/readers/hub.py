@@ -32,6 +32,10 @@ def hub_files(name: str, configuration: str | None, roots: tuple[str, ...] = _RO
 
     DataError if there are several configurations, none is called default and none is named.
     """
+    if "/" not in name:
+        raise DataError(
+            f"dataset 'hf:{name}' has no owner, expected hf:OWNER/NAME; write both, as on its page"
+        )
     for root in roots:
         home = root.format(name=name)
         try:

@@ -9,17 +9,18 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from headstart.data.contents.addresses import is_remote
 from headstart.data.contents.cells import TableCells, open_column
 from headstart.data.contents.tables import TableFile, holds_images, open_table, readable
-from headstart.data.dataset import Dataset
 from headstart.data.names import shown
 from headstart.data.readers.columns import column_roles, picked
-from headstart.data.readers.files import Labels, Skipped, read_images
+from headstart.data.readers.files import Labels, Listing, Skipped
 from headstart.data.readers.shards import Shard
 from headstart.errors import DataError
 
-__all__ = ["class_names", "image_column", "is_plain", "plain_names", "read_image_tables", "text_of"]
+__all__ = ["class_names", "image_column", "is_plain", "plain_names", "table_listing", "text_of"]
 
 _IMAGES = ("image", "img", "images", "photo", "jpg", "png", "picture")
 _INFO = "dataset_info.json"
@@ -47,32 +48,23 @@ def image_column(address: str, schema: Any) -> str | None:
     return found[0]
 
 
-def read_image_tables(
-    name: str, shards: Sequence[Shard], *, strict: bool, remarks: Sequence[str] = ()
-) -> Dataset:
-    """Read the tables of a dataset: labels first, then every image once, row by row.
+def table_listing(name: str, shards: Sequence[Shard], label: str | None = None) -> Listing:
+    """The rows of the tables of a dataset, whose labels are read now; with ``label``, that is the label of all.
 
-    Classes that Hugging Face stores as numbers get their names; rows without a label or an image are in ``skipped``.
-    DataError if there is no column of labels.
+    Classes that Hugging Face stores as numbers get their names; rows without a label are skipped. DataError if there
+    is no column of labels.
     """
-    reader = _Reader(name, shards, list(remarks))
-    return read_images(
-        name,
-        reader.contents,
-        reader.rows(),
-        (),
-        reader.skipped,
-        strict=strict,
-        remarks=reader.remarks,
-        n_images=lambda _: reader.n_rows,
-    )
+    reader = _Reader(name, shards, label)
+    n_rows = len(reader.contents)
+    return Listing(name, reader.contents, reader.rows(), lambda _: n_rows, reader.skipped, reader.remarks)
 
 
 class _Reader:
     """The text columns of all tables, in memory; equal cells of a column are one object."""
 
-    def __init__(self, name: str, shards: Sequence[Shard], remarks: list[str]) -> None:
-        self._name, self._shards, self.remarks = name, shards, remarks
+    def __init__(self, name: str, shards: Sequence[Shard], label: str | None) -> None:
+        self._name, self._shards, self._all = name, shards, label
+        self.remarks: list[str] = []
         self.skipped: list[Skipped] = []
         self._columns: dict[str, _Texts] = {}
         self._label: str | None = None
@@ -88,11 +80,6 @@ class _Reader:
         self.contents = TableCells([one.address for one in shards], [one.shown for one in shards], images)
         self._keep_labelled(table_of, rows)
 
-    @property
-    def n_rows(self) -> int:
-        """How many rows have a label."""
-        return len(self.contents)
-
     def _read(self, shard: Shard, table: TableFile) -> str:
         """Add the text columns of a table; the name of its column of images."""
         images = image_column(shard.address, table.schema)
@@ -101,6 +88,8 @@ class _Reader:
                 f"table {shard.address!r} has the columns {shown(table.schema.names)}, expected one with the bytes "
                 "of images; read tables that name files one at a time"
             )
+        if self._all is not None:
+            return images
         names = [field.name for field in table.schema if field.name != images and is_plain(field.type)]
         plain = plain_names(shard.address, names)
         classes = class_names(table.schema.metadata, shard.address)
@@ -121,25 +110,28 @@ class _Reader:
 
     def _keep_labelled(self, table_of: array[int], rows: array[int]) -> None:
         """Rows without a label are skipped: test sets of contests have none."""
-        labels = self._columns[self._label].cells if self._label else []
-        self._kept = [place for place in range(len(rows)) if not labels or labels[place]]
-        if len(self._kept) < len(rows):
-            kept = {*self._kept}
-            for place in range(len(rows)):
-                if place not in kept:
-                    where = f"{self._shards[table_of[place]].shown} row {rows[place] + 1}"
-                    self.skipped.append((where, "it has no label"))
-            if not kept:
-                raise DataError(
-                    f"dataset {self._name!r} has no label in any of its {len(rows):,} rows, expected one in each; "
-                    "fill them in, or choose another split"
-                )
+        has_label = np.ones(len(rows), np.bool_)
+        if self._label is not None:
+            has_label = np.fromiter(map(bool, self._columns[self._label].cells), np.bool_, len(rows))
+        for place in np.flatnonzero(~has_label).tolist():
+            where = f"{self._shards[table_of[place]].shown} row {rows[place] + 1}"
+            self.skipped.append((where, "it has no label"))
+        if len(rows) and not has_label.any():
+            raise DataError(
+                f"dataset {self._name!r} has no label in any of its {len(rows):,} rows, expected one in each; "
+                "fill them in, or choose another split"
+            )
+        self._kept = array("q", np.flatnonzero(has_label).astype(np.int64).tobytes())
         for place in self._kept:
             self.contents.add(table_of[place], rows[place])
         self._numbers = _RowNames(self._shards, table_of, rows, self._kept)
 
     def rows(self) -> Iterator[Labels]:
-        cells = {name: [one.cells[place] for place in self._kept] for name, one in self._columns.items()}
+        """The labels of the rows, in order."""
+        if self._all is not None:
+            yield from (Labels(self._all) for _ in self._kept)
+            return
+        cells = {name: one.of(self._kept) for name, one in self._columns.items()}
         if self._label is not None and self._label not in column_roles(self._name, list(cells)).values():
             cells["label"] = cells.pop(self._label)
         self._columns.clear()
@@ -147,9 +139,8 @@ class _Reader:
         self.remarks += table.remarks
         for place, label in enumerate(table.labels):
             split = self._numbers.shard(place).split or (table.splits[place] if table.splits else None)
-            yield Labels(
-                unicodedata.normalize("NFC", label), split, table.groups[place] if table.groups else None
-            )
+            group = table.groups[place] if table.groups else None
+            yield Labels(unicodedata.normalize("NFC", label), split, group)
 
 
 class _Texts:
@@ -167,6 +158,10 @@ class _Texts:
             if key not in self._known:
                 self._known[key] = text_of(value, names)
             self.cells.append(self._known[key])
+
+    def of(self, places: Sequence[int]) -> list[str]:
+        """The cells of some rows."""
+        return self.cells if len(places) == len(self.cells) else [self.cells[place] for place in places]
 
 
 class _RowNames(Sequence[str]):

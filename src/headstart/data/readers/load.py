@@ -18,14 +18,14 @@ from headstart.data.names import natural_order, near_paths, split_name
 from headstart.data.readers.archives import ARCHIVES, is_address, stem_of, unpacked, unpacked_from
 from headstart.data.readers.arrays import read_npz
 from headstart.data.readers.catalog import KNOWN
-from headstart.data.readers.files import Skipped, is_system, refuse_skipped
+from headstart.data.readers.files import Skipped, is_system, read_images, refuse_skipped
 from headstart.data.readers.folders import read_folder
 from headstart.data.readers.frames import read_objects
 from headstart.data.readers.sharded import (
     has_image_cells,
     is_sharded,
-    read_named,
-    read_shards,
+    named_listing,
+    shard_listing,
     without_file_protocol,
     without_subset,
 )
@@ -57,7 +57,10 @@ def load(name: Any, *, split: str | None = None, strict: bool = False, download:
         and test, by any of their usual names), or of images with a table next to them;
         a table (CSV, TSV, JSON, JSON lines, Parquet) with the columns path and label, and
         optionally split and group; arrays (.npz); an archive (.zip, .tar, .tar.gz); the
-        address of an archive (``https://...zip#sha256=...``, fetched once). A subset may
+        address of an archive (``https://...zip#sha256=...``, fetched once). Shards of
+        WebDataset (.tar), Parquet or Arrow: a file, a folder, or a pattern such as
+        ``train-{0000..0012}.tar``; these, class folders and tables also by an address in a
+        bucket (``s3://...``), and ``hf:OWNER/NAME`` for a dataset of the hub. A subset may
         follow a colon: ``mnist:odd``. A name in the catalog takes precedence over a folder
         of that name: write ``./mnist``.
         Or a data frame, such as of pandas, with the same columns; or pairs of an image and its label. Paths
@@ -84,14 +87,18 @@ def load(name: Any, *, split: str | None = None, strict: bool = False, download:
     BrokenDataError
         If a file is truncated or altered, or, with ``strict``, not used.
     FetchError
-        If a download fails, or a file has another hash than the one given.
+        If a download fails, a bucket cannot be reached or read, or a file has another hash
+        than the one given.
+    MissingExtraError
+        If a package that an address or a table depends on is not installed.
     DataError
         If the folder or table cannot be used, or lacks the split.
 
     Notes
     -----
     Looks for named datasets under ``$HEADSTART_DATA``, then in the user's cache
-    (``$HEADSTART_CACHE``), then on the network. No randomness.
+    (``$HEADSTART_CACHE``), then on the network. Shards are read once from end to end, and
+    their images again whenever pixels are wanted. No randomness.
 
     Examples
     --------
@@ -207,13 +214,13 @@ def _names(what: str, values: ArrayLike) -> NDArray[Any]:
 
 def _from_file(path: Path, *, strict: bool) -> Dataset:
     if path.suffix.lower() == ".arrow" or (path.suffix.lower() == ".parquet" and has_image_cells(str(path))):
-        return read_shards(str(path), [str(path)], strict=strict)
+        return read_images(shard_listing(str(path), [str(path)]), strict=strict)
     if path.suffix.lower() in TABLES:
         return read_table(path, strict=strict)
     if path.suffix.lower() == ".npz":
         return read_npz(path)
     if path.suffix.lower() == ".tar" and is_webdataset(str(path)):
-        return read_shards(str(path), [str(path)], strict=strict)
+        return read_images(shard_listing(str(path), [str(path)]), strict=strict)
     if path.name.lower().endswith(tuple(ARCHIVES)):
         return _from_archive(str(path), *unpacked(path), strict=strict)
     reason = _OTHER_TABLES.get(path.suffix.lower()) or foreign_reason(path) or ""
@@ -244,14 +251,15 @@ def _from_archive(given: str, folder: Path, skipped: Sequence[Skipped], *, stric
 def _from_path(text: str, *, strict: bool) -> Dataset:
     path = Path(os.path.expanduser(text))
     if path.is_dir():
-        shards = shards_in(path)
+        shards, others = shards_in(path)
         if shards and (not shards[0].lower().endswith(".parquet") or has_image_cells(shards[0])):
-            return read_shards(str(path), shards, strict=strict, name=path.resolve().name)
+            name = path.resolve().name
+            return read_images(shard_listing(str(path), shards, name=name, others=others), strict=strict)
         return read_folder(path, strict=strict)
     if path.is_file():
         return _from_file(path, strict=strict)
     if is_sharded(text):
-        return read_named(text, strict=strict)
+        return read_images(named_listing(text), strict=strict)
     near = near_paths(text, (*TABLES, *ARCHIVES, ".npz"))
     if os.sep in text or path.name.lower().endswith((*TABLES, *ARCHIVES, ".npz")):
         hint = f", nearest are {', '.join(near)}" if near else ""

@@ -10,25 +10,28 @@ from urllib.parse import unquote
 
 from headstart.data.contents.addresses import forget, is_remote, remote_files
 from headstart.data.contents.tables import open_table
-from headstart.data.dataset import Dataset
 from headstart.data.images.decode import EXTENSIONS
 from headstart.data.names import shown
-from headstart.data.readers.buckets import read_bucket_folder, read_bucket_table
+from headstart.data.readers.buckets import bucket_table_listing, folder_listing
+from headstart.data.readers.files import Listing, is_system
 from headstart.data.readers.hub import hub_files, hub_name
-from headstart.data.readers.image_tables import image_column, read_image_tables
+from headstart.data.readers.image_tables import image_column, table_listing
 from headstart.data.readers.shards import SHARDS, described, expanded, is_pattern, listed
 from headstart.data.readers.tables import TABLES
-from headstart.data.readers.webdataset import read_webdataset
+from headstart.data.readers.webdataset import CLASS_FILES, webdataset_listing
 from headstart.errors import DataError
 
 __all__ = [
     "has_image_cells",
     "is_sharded",
-    "read_named",
-    "read_shards",
+    "named_listing",
+    "shard_listing",
     "without_file_protocol",
     "without_subset",
 ]
+
+_KNOWN = {*CLASS_FILES, "state.json", "dataset_info.json", "dataset_dict.json"}
+"""Files that belong to shards."""
 
 _PREFIX = re.compile(r"hf:(?!//)|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
@@ -68,34 +71,48 @@ def is_sharded(text: str) -> bool:
     )
 
 
-def read_named(text: str, *, strict: bool) -> Dataset:
-    """Read what a name of `is_sharded` means; MissingDataError if there is nothing of that name."""
+def named_listing(text: str, label: str | None = None) -> Listing:
+    """The images that a name of `is_sharded` means; MissingDataError if there is nothing of that name.
+
+    With ``label``, that is the label of all images: their own are not used, and may be missing.
+    """
     hub = hub_name(text)
     if hub is not None:
-        return read_shards(text, hub_files(*hub), strict=strict, name=hub[0])
+        return shard_listing(text, hub_files(*hub), label, name=hub[0])
     if not is_remote(text):
-        return read_shards(text, listed(text), strict=strict)
+        return shard_listing(text, listed(text), label)
     ending = posixpath.splitext(text)[1].lower()
     if ending in TABLES and ending not in SHARDS and not is_pattern(text):
-        return read_bucket_table(text, strict=strict)
+        return bucket_table_listing(text)
     if len(expanded(text)) > 1 or ending in SHARDS:
-        return read_shards(text, listed(text), strict=strict)
+        return shard_listing(text, listed(text), label)
     forget()
     files = remote_files(text)
-    shards = [one for one in files if one.lower().endswith(SHARDS)]
+    shards = [one for one in files if one.lower().endswith(SHARDS) and not is_system(posixpath.basename(one))]
     images = [one for one in files if posixpath.splitext(one)[1].lower() in EXTENSIONS]
     if shards and not images:
-        return read_shards(text, shards, strict=strict)
+        others = [one for one in files if one not in {*shards}]
+        return shard_listing(text, shards, label, others=others)
     if not images:
         raise DataError(
             f"folder {text!r} has {len(files)} files and neither shards nor images, such as {next(iter(files))!r}, "
             f"expected {', '.join(SHARDS)} or folders of images; correct the address"
         )
-    return read_bucket_folder(text, files, strict=strict)
+    return folder_listing(text, files, label)
 
 
-def read_shards(text: str, addresses: Sequence[str], *, strict: bool, name: str = "") -> Dataset:
-    """Read shards of one kind, in order; ``text`` is what the user has named."""
+def shard_listing(
+    text: str,
+    addresses: Sequence[str],
+    label: str | None = None,
+    *,
+    name: str = "",
+    others: Sequence[str] = (),
+) -> Listing:
+    """The images of shards of one kind, in order.
+
+    ``text`` is what the user has named, ``others`` are files of that folder that are no shards.
+    """
     kinds = sorted({posixpath.splitext(one)[1].lower() for one in addresses})
     if len(kinds) > 1 or kinds[0] not in SHARDS:
         raise DataError(
@@ -105,10 +122,18 @@ def read_shards(text: str, addresses: Sequence[str], *, strict: bool, name: str 
     name = name or _name_of(text)
     shards, remarks = described(text, addresses)
     if kinds[0] == ".tar":
-        return read_webdataset(name, shards, strict=strict, remarks=remarks)
-    if len(addresses) == 1 and is_remote(addresses[0]) and not has_image_cells(addresses[0]):
-        return read_bucket_table(addresses[0], strict=strict)
-    return read_image_tables(name, shards, strict=strict, remarks=remarks)
+        found = webdataset_listing(name, shards, label)
+    elif len(addresses) == 1 and is_remote(addresses[0]) and not has_image_cells(addresses[0]):
+        return bucket_table_listing(addresses[0])
+    else:
+        found = table_listing(name, shards, label)
+    found.remarks += remarks
+    found.skipped += [
+        (one, "it is no shard")
+        for one in others
+        if (base := posixpath.basename(one)) not in _KNOWN and not is_system(base)
+    ]
+    return found
 
 
 def _name_of(text: str) -> str:

@@ -85,7 +85,7 @@ def listed(text: str) -> list[str]:
     folders: dict[str, dict[str, int]] = {}
     names = expanded(text)
     for one in names:
-        if glob.has_magic(one):
+        if glob.has_magic(one) and not os.path.isfile(one):
             matches = (
                 glob.glob(os.path.expanduser(one), recursive=True)
                 if not is_remote(one)
@@ -112,25 +112,25 @@ def _in_order(paths: Iterable[str]) -> tuple[str, ...]:
     return natural_order(paths)
 
 
-def shards_in(folder: Path) -> list[str]:
-    """The shards of a local folder, in natural order; none if it has images, or no shards at all.
+def shards_in(folder: Path) -> tuple[list[str], list[str]]:
+    """The shards of a local folder, in natural order, and all other files; no shards if it has images.
 
-    Of a folder that `datasets` has saved, only the files that belong to it.
+    Of a folder that `datasets` has saved, only the files that belong to it are shards.
     """
-    found = []
+    found: list[Path] = []
+    others: list[Path] = []
     for path in _files_below(folder, _DEPTH):
         ending = path.suffix.lower()
         if ending in EXTENSIONS:
-            return []
-        if ending in SHARDS:
-            found.append(path)
+            return [], []
+        (found if ending in SHARDS and _is_saved(path) else others).append(path)
     kinds = {path.suffix.lower() for path in found}
     if len(kinds) > 1:
         raise DataError(
             f"folder {str(folder)!r} has {shown(sorted(kinds))}, expected shards of one kind; give a pattern, "
             f"such as {str(folder / ('*' + sorted(kinds)[0]))!r}"
         )
-    return list(_in_order(str(path) for path in found if _is_saved(path)))
+    return list(_in_order(map(str, found))), list(map(str, others))
 
 
 def _files_below(folder: Path, depth: int) -> Iterator[Path]:
@@ -142,10 +142,10 @@ def _files_below(folder: Path, depth: int) -> Iterator[Path]:
     folders = []
     for name in here:
         path = folder / name
-        if path.suffix.lower() in (*SHARDS, *EXTENSIONS) and path.is_file():
-            yield path
-        elif path.is_dir():
+        if path.is_dir():
             folders.append(path)
+        else:
+            yield path
     for inner in folders if depth else ():
         yield from _files_below(inner, depth - 1)
 

@@ -12,9 +12,17 @@ import numpy as np
 
 from headstart.data.dataset import Dataset
 from headstart.data.given import decoded_store
-from headstart.data.readers.files import ImageFile, read_files
+from headstart.data.readers.files import ImageFile, read_files, read_images
 from headstart.data.readers.image_files import find_images
 from headstart.data.readers.load import load
+from headstart.data.readers.sharded import (
+    is_sharded,
+    named_listing,
+    shard_listing,
+    without_file_protocol,
+    without_subset,
+)
+from headstart.data.readers.shards import shards_in
 from headstart.errors import DataError
 
 __all__ = ["UNLABELLED", "load_unlabelled"]
@@ -26,15 +34,24 @@ UNLABELLED = "unlabelled"
 def load_unlabelled(given: Any, *, strict: bool = False) -> Dataset:
     """Load images without labels, as a dataset of the one class `UNLABELLED`.
 
-    ``given`` is a folder (all images in it and below), anything else that `load` takes, whose labels are left
-    aside, or an array or list of images. MissingDataError if a folder has no image; files that cannot be decoded are
-    in ``skipped``, or an error if ``strict``.
+    ``given`` is a folder (all images in it and below), shards or a folder in a bucket, anything else that `load`
+    takes, whose labels are left aside, or an array or list of images. MissingDataError if a folder has no image;
+    files that cannot be decoded are in ``skipped``, or an error if ``strict``.
     """
     if isinstance(given, str | os.PathLike):
-        folder = Path(os.path.expanduser(os.fspath(given)))
+        text = without_file_protocol(os.fspath(given))
+        folder = Path(os.path.expanduser(text))
         if folder.is_dir():
+            shards, others = shards_in(folder)
+            if shards:
+                listing = shard_listing(
+                    str(folder), shards, UNLABELLED, name=folder.resolve().name, others=others
+                )
+                return read_images(listing, strict=strict)
             files = [ImageFile(Path(path), UNLABELLED) for path in find_images([str(folder)])]
             return read_files(folder.resolve().name, files, [UNLABELLED], (), strict=strict)
+        if is_sharded(text) and not folder.exists() and not without_subset(text)[1]:
+            return read_images(named_listing(text, UNLABELLED), strict=strict)
         return _without_labels(load(given, strict=strict))
     if isinstance(given, Dataset):
         return _without_labels(given)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,19 +20,19 @@ from typing import Any
 
 from headstart.data.contents.addresses import file_system, is_remote, read_part, size_of
 from headstart.data.contents.tar import Member, TarMembers, tar_members
-from headstart.data.dataset import Dataset
 from headstart.data.images.decode import EXTENSIONS
 from headstart.data.names import shown, split_name
 from headstart.data.readers.columns import column_roles
-from headstart.data.readers.files import Labels, Skipped, is_system, read_images
+from headstart.data.readers.files import Labels, Listing, Skipped, is_system
 from headstart.data.readers.shards import Shard
 from headstart.errors import BrokenDataError, DataError
 
-__all__ = ["is_webdataset", "read_webdataset"]
+__all__ = ["CLASS_FILES", "is_webdataset", "webdataset_listing"]
 
 _SAMPLE = re.compile(r"((?:.*/)?[^/.]*[^/]*?)\.([^/]*)", re.DOTALL)
 _LABELS = ("cls", "class", "label", "json")
-_CLASS_FILES = ("classes.txt", "classnames.txt", "class_names.txt", "labels.txt")
+CLASS_FILES = ("classes.txt", "classnames.txt", "class_names.txt")
+"""Names of files next to shards, with the name of a class in each line."""
 _FIRST = 1000  # members by which an archive is recognised
 _LIMIT_BYTES = 2**20  # of a label
 _NUMBER = re.compile(r"\d+")
@@ -58,26 +59,14 @@ def _is_label(address: str, member: Member) -> bool:
         return False
 
 
-def read_webdataset(
-    name: str, shards: Sequence[Shard], *, strict: bool, remarks: Sequence[str] = ()
-) -> Dataset:
-    """Read the samples of tar shards in order, each image once.
+def webdataset_listing(name: str, shards: Sequence[Shard], label: str | None = None) -> Listing:
+    """The images of tar shards in order, found while they are read; with ``label``, that is the label of all.
 
-    A file with the names of classes next to the shards (``classes.txt``, one per line) names whole numbers.
-    BrokenDataError if a shard is cut or damaged; what is not used is in ``skipped`` or in a remark.
+    A file with the names of classes next to the shards (``classes.txt``, one per line) names whole numbers. While
+    they are read, BrokenDataError if a shard is cut or damaged.
     """
-    reader = _Reader(shards, list(remarks))
-    data = read_images(
-        name,
-        reader.contents,
-        reader.rows(),
-        (),
-        reader.skipped,
-        strict=strict,
-        remarks=reader.remarks,
-        n_images=reader.n_images,
-    )
-    return data
+    reader = _Reader(shards, label)
+    return Listing(name, reader.contents, reader.rows(), reader.n_images, reader.skipped, reader.remarks)
 
 
 @dataclass
@@ -126,12 +115,14 @@ def _ending(name: str) -> str:
 class _Reader:
     """Goes through the shards once, and finds members and labels on the way."""
 
-    def __init__(self, shards: Sequence[Shard], remarks: list[str]) -> None:
-        self._shards, self.remarks = shards, remarks
+    def __init__(self, shards: Sequence[Shard], label: str | None) -> None:
+        self._shards, self._label = shards, label
+        self.remarks: list[str] = []
         self.contents = TarMembers([one.address for one in shards], [one.shown for one in shards])
         self.skipped: list[Skipped] = []
-        self._classes, self._class_file = _class_names(shards[0].address)
+        self._classes, self._class_file = ([], "") if label else _class_names(shards[0].address)
         self._unused: Counter[str] = Counter()
+        self._is_first = True
         self._sizes = [size_of(one.address) for one in shards]
         self._done = 0
 
@@ -166,6 +157,10 @@ class _Reader:
         used = {member.name for member in labels.values() if member}
         first: set[str] = set()
         for ending, image in sample.images:
+            if self._label is not None:
+                self.contents.add(number, image)
+                yield Labels(self._label)
+                continue
             where, member = f"{shard.shown}:{image.name}", labels[ending]
             if member is None:
                 others = f", and its sample has {shown(sample.others)}" if sample.others else ""
@@ -179,7 +174,7 @@ class _Reader:
                     self.contents.add(number, image)
                     yield row
         for ending, member in sample.others.items():
-            if member.name not in used:
+            if member.name not in used and self._label is None:
                 self._unused[f".{ending}"] += 1
 
     def _labels(self, shard: Shard, where: str, member: Member) -> Labels | None:
@@ -195,13 +190,15 @@ class _Reader:
         if not found.label:
             self.skipped.append((where, f"its label in {member.name!r} is empty; write one"))
             return None
-        return found._replace(label=self._named(found.label, member))
+        return found._replace(label=unicodedata.normalize("NFC", self._named(found.label, member)))
 
     def _from_json(self, shard: Shard, member: Member) -> Labels:
         known = _object(shard.address, member)
         roles = _roles(tuple(known))
         if "label" not in roles:
-            raise DataError(f"its {member.name!r} has {shown(known)}, expected a label among them; add it")
+            raise DataError(
+                f"its {member.name!r} has {shown(known) or 'nothing'}, expected a label among them; add it"
+            )
         cells = {role: known[column] for role, column in roles.items() if role != "path"}
         if not isinstance(cells["label"], str | int):
             raise DataError(
@@ -212,6 +209,9 @@ class _Reader:
         return Labels(str(cells["label"]).strip(), shard.split or split, group)
 
     def _named(self, label: str, member: Member) -> str:
+        if self._is_first and not _NUMBER.fullmatch(label):  # names need no names
+            self._classes, self._class_file = [], ""
+        self._is_first = False
         if not self._classes:
             return label
         if not _NUMBER.fullmatch(label) or int(label) >= len(self._classes):
@@ -251,7 +251,7 @@ def _roles(columns: tuple[str, ...]) -> Mapping[str, str]:
 def _class_names(address: str) -> tuple[list[str], str]:
     """Names of the classes from a file next to the shards, and the file; nothing if there is none."""
     folder = posixpath.dirname(address)
-    for name in _CLASS_FILES:
+    for name in CLASS_FILES:
         path = posixpath.join(folder, name)
         if not _exists(path):
             continue
