@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from headstart.data.dataset import Dataset
+from headstart.data.embedded.reader import is_features, read_features
 from headstart.data.faults import raise_faults
 from headstart.data.files import foreign_reason
 from headstart.data.names import natural_order, near_paths, split_name
@@ -46,7 +47,7 @@ def load(name: Any, *, split: str | None = None, strict: bool = False, download:
         A name in `catalog`; a folder of class folders (directly, or under train, val
         and test, by any of their usual names), or of images with a table next to them;
         a table (CSV, TSV, JSON, JSON lines, Parquet) with the columns path and label, and
-        optionally split and group; arrays (.npz); an archive (.zip, .tar, .tar.gz); the
+        optionally split and group; features that `headstart.embed` wrote; arrays (.npz); an archive (.zip, .tar, .tar.gz); the
         address of an archive (``https://...zip#sha256=...``, fetched once). A subset may
         follow a colon: ``mnist:odd``. A name in the catalog takes precedence over a folder
         of that name: write ``./mnist``.
@@ -229,6 +230,8 @@ def _from_archive(given: str, folder: Path, skipped: Sequence[Skipped], *, stric
 
 def _from_path(text: str, *, strict: bool) -> Dataset:
     path = Path(os.path.expanduser(text))
+    if is_features(path):
+        return read_features(path)
     if path.is_dir():
         return read_folder(path, strict=strict)
     if path.is_file():

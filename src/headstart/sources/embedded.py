@@ -1,0 +1,122 @@
+"""Sources of features that are known already: opened again and compared, and a cache that finds the vectors."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.dataset import Dataset
+from headstart.data.embedded.images import FeatureTable, table_of
+from headstart.data.embedded.record import EmbeddedSource
+from headstart.errors import HeadstartError, SettingError, SourceError
+from headstart.records import Source
+from headstart.sources.features import Extraction
+from headstart.sources.precision import INT8, with_ranges
+from headstart.sources.registry import open_source
+from headstart.system.cache import Cache, NullCache
+from headstart.system.drafts import Draft
+
+__all__ = ["KnownFeatures", "embedded_source", "with_known_features"]
+
+
+def embedded_source(dataset: Dataset, given: str | Source | None = None) -> Source | None:
+    """The source that the features of a dataset were computed by; None if the dataset has images alone.
+
+    By the recorded name, else as ``given``. SourceError if it cannot be opened, or is another one.
+    """
+    table = table_of(dataset.images)
+    if table is None:
+        return None
+    note = table.record.source
+    name = given.name if isinstance(given, Source) else given or note.name
+    try:
+        source = given if isinstance(given, Source) else _opened(name, note, dataset)
+    except HeadstartError as error:
+        raise SourceError(
+            f"source {name!r} of the features {table.name!r} cannot be opened ({error}), expected the source that they "
+            "were computed by; name it before them if it has moved"
+        ) from error
+    if source.fingerprint != note.fingerprint:
+        raise SourceError(
+            f"source {name!r} has the fingerprint {source.fingerprint[:12]}, the features {table.name!r} were "
+            f"computed by {note.name!r} with {note.fingerprint[:12]}, expected the same weights; compute the features "
+            "again with headstart embed"
+        )
+    return source
+
+
+def _opened(name: str, note: EmbeddedSource, dataset: Dataset) -> Source:
+    source = open_source(name, dataset, note.seed, note.size_px, note.policy)
+    if note.ranges is None or source.precision == INT8:
+        return source
+    values = np.frombuffer(base64.b64decode(note.ranges, validate=True), np.float32)
+    return with_ranges(source, values, note.calibrated_on or "")
+
+
+class KnownFeatures:
+    """A cache that takes the features of one source at one place from tables, and all others from another cache."""
+
+    def __init__(self, tables: Sequence[FeatureTable], inner: Cache) -> None:
+        self._tables, self._inner = tables, inner
+
+    def get(self, parts: Mapping[str, Any]) -> NDArray[Any] | None:
+        """The array stored under these parts, read-only, or None."""
+        for table in self._tables:
+            rows = table.rows_of(parts["images"]) if self._is_of(table, parts) else None
+            if rows is not None:
+                return table.vectors(rows)
+        return self._inner.get(parts)
+
+    def _is_of(self, table: FeatureTable, parts: Mapping[str, Any]) -> bool:
+        record = table.record
+        wanted = parts["source"], (parts["tap"], parts["pooling"]), parts["policy"]
+        return "copy" not in parts and wanted == (
+            record.source.fingerprint,
+            record.place,
+            record.source.policy,
+        )
+
+    def draft(self, parts: Mapping[str, Any], shape: tuple[int, int]) -> Draft:
+        """Begin or continue a float32 array of this shape."""
+        return self._inner.draft(parts, shape)
+
+
+def with_known_features(
+    source: Source, datasets: Sequence[Dataset], options: Extraction
+) -> tuple[Extraction, tuple[str, str] | None]:
+    """How features are computed, with those that are known taken from their tables; the layer and pooling of these.
+
+    None for the place, and the options as they are, if no dataset has any. SourceError if tables are of another source,
+    SettingError if they are of several places, or the options say another precision.
+    """
+    found = [one for one in (table_of(dataset.images) for dataset in datasets) if one is not None]
+    tables = list(dict.fromkeys(found))
+    if not tables:
+        return options, None
+    first = tables[0].record
+    for table in tables:
+        record = table.record
+        if record.source.fingerprint != source.fingerprint or record.source.policy != source.input.policy:
+            raise SourceError(
+                f"features {table.name!r} were computed by {record.source.name!r} "
+                f"({record.source.fingerprint[:12]}, policy {record.source.policy}), expected those of source "
+                f"{source.name!r} ({source.fingerprint[:12]}, policy {source.input.policy}); compute them again with "
+                "headstart embed"
+            )
+        if record.place != first.place:
+            raise SettingError(
+                f"features {table.name!r} were read at {', '.join(record.place)} and those of {tables[0].name!r} at "
+                f"{', '.join(first.place)}, expected one layer and pooling; compute one of them again"
+            )
+    if options.precision not in (None, first.source.precision):
+        raise SettingError(
+            f"precision is {options.precision!r} for features in {first.source.precision}, expected the same; leave "
+            "the precision out"
+        )
+    inner = NullCache() if options.cache is None else options.cache
+    return replace(options, cache=KnownFeatures(tables, inner)), first.place
