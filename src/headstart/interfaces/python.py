@@ -22,6 +22,7 @@ from headstart.models.manifest import check_name
 from headstart.models.model import Model, open_model
 from headstart.records import Source, TrainSettings
 from headstart.report.records import Report
+from headstart.sources.embedded import embedded_source
 from headstart.sources.features import Extraction
 from headstart.sources.fitting import fitting_source, inputs_ahead, opened_ahead, with_fitting_policy
 from headstart.sources.order import check_order
@@ -393,6 +394,9 @@ def _opened(source: Any, data: Any, seed: int) -> tuple[Source, Dataset]:
     ahead = first if isinstance(first, Source) else opened_ahead(name, seed)
     with reading(SILENT, *inputs_ahead(ahead, name)):
         dataset = load(data)
+    known = embedded_source(dataset, first if isinstance(first, Source) else name)
+    if known is not None:
+        return known, dataset
     if ahead is not None and name is not None and dataset.images.image_shape is None:
         return with_fitting_policy(ahead, dataset), dataset
     return _source(source, dataset, seed), dataset

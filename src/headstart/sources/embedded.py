@@ -24,15 +24,27 @@ from headstart.system.drafts import Draft
 __all__ = ["KnownFeatures", "embedded_source", "with_known_features"]
 
 
-def embedded_source(dataset: Dataset, given: str | Source | None = None) -> Source | None:
+def embedded_source(
+    dataset: Dataset,
+    given: str | Source | None = None,
+    size_px: int | None = None,
+    policy: str | None = None,
+) -> Source | None:
     """The source that the features of a dataset were computed by; None if the dataset has images alone.
 
-    By the recorded name, else as ``given``. SourceError if it cannot be opened, or is another one.
+    By the recorded name, else as ``given``. SourceError if it cannot be opened, or is another one; SettingError for
+    another size or policy.
     """
     table = table_of(dataset.images)
     if table is None:
         return None
     note = table.record.source
+    for what, wanted, known in (("size", size_px, note.size_px), ("policy", policy, note.policy)):
+        if wanted not in (None, known):
+            raise SettingError(
+                f"{what} is {wanted!r} for the features {table.name!r}, which were computed with {known!r}, expected the "
+                "same; leave it out, or compute features with the other one"
+            )
     name = given.name if isinstance(given, Source) else given or note.name
     try:
         source = given if isinstance(given, Source) else _opened(name, note, dataset)

@@ -35,6 +35,16 @@ class FeatureTable:
         self.names, self.digests = names, digests
         self._rows: dict[str, NDArray[np.intp]] = {}
 
+    @property
+    def about(self) -> str:
+        """The file or folder, and how its features were computed."""
+        record = self.record
+        rounded = ", rounded to float16" if record.dtype == "float16" else ""
+        return (
+            f"read from {Path(self.name).name}: {len(self.digests):,} rows at {record.layer}, {record.pooling}"
+            f"{rounded}, computed by headstart {record.version} with {record.runtime}"
+        )
+
     def noted(self, fingerprint: str, rows: NDArray[np.intp]) -> str:
         """The fingerprint, by which the vectors of these rows are found from now on."""
         self._rows[fingerprint] = rows

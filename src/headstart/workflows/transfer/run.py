@@ -25,6 +25,7 @@ from headstart.records import Source
 from headstart.report.records import Gallery, PlainTable, Report
 from headstart.sources.features import PLAIN, Extraction
 from headstart.sources.precision import INT8, check_saved, precise
+from headstart.strategies.embedded import about_features, left_out_sentence, on_known_features
 from headstart.strategies.finetune.model import Attempt, attempt, depth_table
 from headstart.strategies.finetune.options import FinetuneOptions
 from headstart.strategies.parts import TrainingParts, training_parts
@@ -36,7 +37,7 @@ from headstart.strategies.unlabelled import Unlabelled
 from headstart.workflows.comparison.present import choice_table, short_name
 from headstart.workflows.comparison.verdict import PROBE
 from headstart.workflows.gallery import EvaluatedImages, galleries
-from headstart.workflows.transfer.judge import TransferEvaluation, judged
+from headstart.workflows.transfer.judge import PIXEL_CONTROLS, TransferEvaluation, judged
 
 __all__ = ["Transferred", "run_transfer"]
 
@@ -124,6 +125,7 @@ def run_transfer(
     check_name(name)
     checked_rate(novelty_rate)
     _check_precision(source, finetune, options)
+    probe, options = on_known_features(source, [dataset], probe, options, finetune=finetune is not None)
     options.progress.step(f"look for copies in {dataset.name}", 0, 0)
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
     dataset, share = hold_out(dataset, holdout, seed, source.seen), _held_share(finetune)
@@ -149,7 +151,7 @@ def run_transfer(
     kept = _recorded(kept, evaluation, name, novelty_rate)
     flips = None if probe.augmentation is None else flip_warning(dataset.classes, probe.augmentation)
     texts = _texts(kept.model.manifest, learned, tried, holdout_sentence(dataset), flips, left_aside)
-    remarks = () if evaluation is None else _judged_remarks(evaluation, source)
+    remarks = () if evaluation is None else _judged_remarks(evaluation, source, dataset)
     result = Report(
         kind="transfer",
         title=name or f"{short_name(source.name)} to {dataset.name}",
@@ -231,10 +233,11 @@ def _measured(evaluation: TransferEvaluation | None, dataset: Dataset, source: S
     }
 
 
-def _judged_remarks(evaluation: TransferEvaluation, source: Source) -> tuple[str, ...]:
-    """Remarks on the table, and on images that the source has seen."""
+def _judged_remarks(evaluation: TransferEvaluation, source: Source, dataset: Dataset) -> tuple[str, ...]:
+    """Remarks on images that the source has seen, on controls without images, and on the table."""
     known = seen_remark("the source", evaluation.images.images, source.seen)
-    return (*([known] if known else []), *evaluation.table.remarks)
+    left_out = left_out_sentence(PIXEL_CONTROLS, dataset)
+    return (*filter(None, (known, left_out)), *evaluation.table.remarks)
 
 
 def _held_share(finetune: FinetuneOptions | None) -> float | None:
@@ -340,6 +343,7 @@ def _facts(source: Source, dataset: Dataset, learned: LearnedModel, command: str
         "precision": source.precision,
         "source_fingerprint": source.fingerprint,
         "data": f"{dataset.name}, fingerprint {dataset.fingerprint}",
+        **about_features(dataset),
         "model_fingerprint": learned.model.manifest.source_fingerprint,
         "head": about_head(learned.model.manifest.head),
         "seed": str(learned.model.manifest.seed),
