@@ -10,9 +10,11 @@ from headstart.data.checks.refuse import checked, refuse_copies_only, refuse_sha
 from headstart.data.checks.seen import seen_remark
 from headstart.data.checks.unlabelled import usable
 from headstart.data.dataset import Dataset, check_same_classes, require_classes
+from headstart.data.embedded.images import table_of
 from headstart.data.images.augment import flip_warning
 from headstart.data.images.prepare import prepare
 from headstart.data.names import listed
+from headstart.data.readable import has_pixels
 from headstart.data.stores import ArrayImages
 from headstart.errors import SettingError
 from headstart.models.model import Model
@@ -21,13 +23,14 @@ from headstart.report.records import Report
 from headstart.sources.features import PLAIN, Extraction
 from headstart.sources.precision import INT8, precise
 from headstart.sources.registry import kind_of
+from headstart.strategies.embedded import left_out_sentence, on_known_features
 from headstart.strategies.finetune.decide import FINETUNE_NAMES, Finetuner, sentence_of
 from headstart.strategies.fits import Chooser, Reader, Strategy
 from headstart.strategies.unlabelled import Unlabelled
 from headstart.workflows.comparison.present import short_name
 from headstart.workflows.comparison.protocol import EvaluationSetup, Protocol, decide
 from headstart.workflows.comparison.table import run_table
-from headstart.workflows.comparison.verdict import FINETUNE, PROBE, UNLABELLED
+from headstart.workflows.comparison.verdict import COLLAPSE, FINETUNE, PROBE, UNLABELLED
 from headstart.workflows.study.contestants import CONTESTANTS, SCRATCH
 from headstart.workflows.study.context import StudyContext
 from headstart.workflows.study.present import study_facts, study_result, study_summary
@@ -90,6 +93,14 @@ def run_study(
     begun = perf_counter()
     check_controls(request.controls)
     check_numbers(request)
+    probe, options = on_known_features(
+        source,
+        [dataset, *([] if external is None else [external])],
+        request.probe,
+        options,
+        finetune=request.finetune is not None,
+    )
+    request = replace(request, probe=probe)
     dataset, found = _checked_data(dataset, external, request)
     study = _context(source, dataset, request, external, trained, options)
     setup = study.setup
@@ -200,9 +211,13 @@ def _context(
 def _strategies(study: StudyContext, request: StudyRequest) -> tuple[dict[str, Strategy], list[str]]:
     """The probe, further strategies and the controls, and why a control is missing."""
     strategies: dict[str, Strategy] = {}
-    remarks = []
+    remarks, setup, without = [], study.setup, []
+    there = has_pixels(setup.pool.images) and has_pixels(setup.test.images)
     for one in CONTESTANTS.values():
         if one.make is None or (one.control and one.name not in request.controls):
+            continue
+        if one.pixels and not there:
+            without += [one.name] if one.name != COLLAPSE or study.trained is not None else []
             continue
         made = one.make(study)
         if made.strategy is not None:
@@ -211,13 +226,14 @@ def _strategies(study: StudyContext, request: StudyRequest) -> tuple[dict[str, S
             remarks.append(made.remark)
         if one.name == PROBE:
             strategies |= {name: make(study.setup) for name, make in request.extra.items()}
+    remarks += filter(None, [left_out_sentence(without, setup.pool, setup.test)])
     return strategies, remarks
 
 
 def _prepared(setup: EvaluationSetup, source: Source) -> EvaluationSetup:
     """Image files prepared once for a source of small images and for its random networks."""
     pool, test, spec = setup.pool, setup.test, source.input
-    if pool.images.paths is None or spec.height_px > _SMALL_PX:
+    if pool.images.paths is None or spec.height_px > _SMALL_PX or table_of(pool.images) is not None:
         return setup
     fit_pool = replace(pool, images=ArrayImages(prepare(pool, spec)))
     fit_test = fit_pool if test is pool else replace(test, images=ArrayImages(prepare(test, spec)))
