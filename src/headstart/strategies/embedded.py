@@ -50,8 +50,8 @@ def on_known_features(
             )
         if reason is not None and needs:
             raise SettingError(
-                f"{needs[0]} of {dataset.name!r} require images, of which the features alone are known ({reason}), "
-                "expected the images; put them back, or leave the option out"
+                f"dataset {dataset.name!r} has features alone ({reason}), expected images for {needs[0]}; put them back, "
+                "or leave the option out"
             )
     return replace(probe, layer=place[0], pooling=place[1]), options
 
