@@ -132,7 +132,7 @@ def transfer(
         prepared by the policy ``ink``, except for a Source, which is taken as it is.
     data : str, path, Dataset, data frame or iterable of (image, label)
         Images to learn from: a dataset, or what `headstart.load` takes. Its ``test`` split is not used. Or the output
-        of `embed`: with None for the source, that which computed it; layer and pooling are then those of the features.
+        of `embed`, with None for the source; layer and pooling are then those of the features.
     layer : str, optional
         Layer to read features from. Default: selected by cross-validation; the source's own where a class has one
         image.
@@ -230,8 +230,8 @@ def embed(
 ) -> Embedded:
     """Write the features of every image to a Parquet table.
 
-    The columns are ``path``, ``label``, ``split`` and ``group`` where the dataset has them, ``digest`` (SHA-256 of the
-    file, or of size and pixels of an image in memory) and ``vector``. `transfer` and `study` take the file or folder
+    The columns are ``path``, ``label``, ``split`` and ``group`` where the dataset has them, ``digest`` (SHA-256 of
+    the file, or of size and pixels of an image in memory) and ``vector``. `transfer` and `study` take the file or folder
     as their data.
 
     Parameters

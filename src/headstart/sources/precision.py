@@ -87,7 +87,7 @@ def calibrated_on(calibration: Dataset) -> str:
 
 
 def int8_ranges(source: Source, calibration: Dataset, options: Extraction) -> Array:
-    """Smallest and largest value of every tensor that is rounded, over the images to calibrate on, (2 x n_tensors,)."""
+    """Smallest and largest value of every tensor that is rounded, over some of the images, (2 x n_tensors,)."""
     obstacle = int8_obstacle(source)
     if obstacle is not None:
         raise SettingError(
@@ -118,8 +118,8 @@ def with_ranges(source: Source, ranges: Array, calibration: str) -> Source:
     plan = plan_int8(onnx.ModelProto.FromString(source.graph))
     if len(ranges) != 2 * len(plan.tensors):
         raise SettingError(
-            f"ranges have {len(ranges)} values for source {source.name!r}, expected {2 * len(plan.tensors)}; calibrate "
-            "it again"
+            f"ranges have {len(ranges)} values for source {source.name!r}, expected {2 * len(plan.tensors)}; "
+            "calibrate it again"
         )
     written = plan.graph(ranges[None]).SerializeToString(deterministic=True)
     return replace(

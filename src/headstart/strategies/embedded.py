@@ -37,8 +37,8 @@ def on_known_features(
     for name, wanted, known in zip(("layer", "pooling"), (probe.layer, probe.pooling), place, strict=True):
         if wanted not in (None, known):
             raise SettingError(
-                f"{name} is {wanted!r} for the features {table.name!r}, which were read at {', '.join(place)}, expected "
-                f"{known!r}; leave it out, or compute features at the other {name}"
+                f"{name} is {wanted!r} for the features {table.name!r}, which were read at {', '.join(place)}, "
+                f"expected {known!r}; leave it out, or compute features at the other {name}"
             )
     for dataset in datasets:
         reason = why_no_pixels(dataset.images)
@@ -50,22 +50,22 @@ def on_known_features(
             )
         if reason is not None and needs:
             raise SettingError(
-                f"dataset {dataset.name!r} has features alone ({reason}), expected images for {needs[0]}; put them back, "
-                "or leave the option out"
+                f"dataset {dataset.name!r} has features alone ({reason}), expected images for {needs[0]}; put them "
+                "back, or leave the option out"
             )
     return replace(probe, layer=place[0], pooling=place[1]), options
 
 
 def left_out_sentence(names: Sequence[str], *datasets: Dataset) -> str | None:
-    """That some controls are left out because they compute from pixels; None if there are pixels, or no such control."""
+    """That some controls are left out because they compute from pixels; None if none is."""
     reason = next((one for one in (why_no_pixels(dataset.images) for dataset in datasets) if one), None)
     if reason is None or not names:
         return None
     are = "is" if len(names) == 1 else "are"
     controls = "control" if len(names) == 1 else "controls"
     return (
-        f"The {controls} {', '.join(names)} {are} left out, because they compute from images and the features alone are "
-        f"known ({reason}): transfer is not compared with them."
+        f"The {controls} {', '.join(names)} {are} left out, because they compute from images and the features alone "
+        f"are known ({reason}): transfer is not compared with them."
     )
 
 

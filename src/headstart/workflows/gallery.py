@@ -85,8 +85,8 @@ class EvaluatedImages:
 def galleries(evaluated: EvaluatedImages, *, most: int = _MOST, heats: int = _HEATS) -> tuple[Gallery, ...]:
     """The most confident mistakes, if there are any, and the least certain images.
 
-    ``most`` images in each; ``heats`` occlusion maps in all, most of them for the mistakes. None where the images have
-    no pixels.
+    ``most`` images in each; ``heats`` occlusion maps in all, most of them for the mistakes. None where the images
+    have no pixels.
     """
     if not has_pixels(evaluated.dataset.images):
         return ()

@@ -76,7 +76,8 @@ def examine(dataset: Dataset, *, near: bool = True, on_image: OnImage | None = N
 
     With ``near``, every image is decoded (in threads, JPEG at a reduced scale), for near duplicates, sizes,
     modes and polarity: O(n_images ** 2) in matrix products; MissingDataError or BrokenDataError if a file
-    cannot be read. Without it, or where images have no pixels, no file is opened. ``on_image`` gets the numbers of images done and of all.
+    cannot be read. Without it, or where images have no pixels, no file is opened. ``on_image`` gets the
+    numbers of images done and of all.
 
     >>> pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8)).astype(np.uint8)
     >>> pixels[12] = pixels[3]

@@ -100,9 +100,9 @@ def inherited(seen: Seen | None) -> Seen | None:
 def recognise(images: ImageStore, seen: Seen, on_image: OnImage | None = None) -> Recognised:
     """Find the role that each image had for a model.
 
-    Files whose bytes were seen are not opened, nor images without pixels. The others are decoded, compared by their pixels, and then by
-    `appearance.Matcher`: time O(n_images * n_described) in matrix products, constant memory. ``on_image``
-    gets the numbers of images done and of all that are decoded.
+    Files whose bytes were seen are not opened, nor are images without pixels. The others are decoded, compared
+    by their pixels, and then by `appearance.Matcher`: time O(n_images * n_described) in matrix products,
+    constant memory. ``on_image`` gets the numbers of images done and of all that are decoded.
     """
     index = _Index(seen)
     known = index.places(_digests(images))

@@ -43,8 +43,9 @@ def found_images(record: FeatureRecord, rows: Rows, home: Path) -> ImageStore:
 
 def _files(rows: Rows, home: Path, bits: int | None) -> ImageStore | str:
     """The files, or why they cannot be used."""
-    paths = [_place(name, home) for name in rows.names]
-    missing = [name for name, path in zip(rows.names, paths, strict=True) if path is None]
+    names = rows.names.tolist()
+    paths = [_place(name, home) for name in names]
+    missing = [name for name, path in zip(names, paths, strict=True) if path is None]
     there = [path for path in paths if path is not None]
     if missing:
         return _reason(len(missing), len(paths), "not there", missing[0])

@@ -29,7 +29,7 @@ class FeatureTable:
     """
 
     def __init__(
-        self, name: str, parts: Sequence[Part], names: Sequence[str], digests: NDArray[np.uint8]
+        self, name: str, parts: Sequence[Part], names: NDArray[np.object_], digests: NDArray[np.uint8]
     ) -> None:
         self.name, self.record, self._parts = name, parts[0].record, tuple(parts)
         self.names, self.digests = names, digests
@@ -44,6 +44,12 @@ class FeatureTable:
             f"read from {Path(self.name).name}: {len(self.digests):,} rows at {record.layer}, {record.pooling}"
             f"{rounded}, computed by headstart {record.version} with {record.runtime}"
         )
+
+    @cached_property
+    def state(self) -> list[tuple[int, int]]:
+        """Size and time of the last change of each file: what was copied from others holds no more."""
+        status = [part.path.stat() for part in self._parts]
+        return [(one.st_size, one.st_mtime_ns) for one in status]
 
     def noted(self, fingerprint: str, rows: NDArray[np.intp]) -> str:
         """The fingerprint, by which the vectors of these rows are found from now on."""
@@ -72,7 +78,7 @@ class DescribedImages:
 
     def __init__(
         self,
-        names: Sequence[str],
+        names: NDArray[np.object_],
         digests: NDArray[np.uint8],
         no_pixels: str,
         shape: tuple[int, int, int] | None = None,
@@ -136,14 +142,13 @@ class DescribedImages:
 
     def subset(self, indices: NDArray[np.intp]) -> DescribedImages:
         """Select images in this order."""
-        names = [self._names[place] for place in indices]
-        return DescribedImages(
-            names, self._digests[indices], self.no_pixels, self.image_shape, self.depth_bits
-        )
+        names, digests = self._names[indices], self._digests[indices]
+        return DescribedImages(names, digests, self.no_pixels, self.image_shape, self.depth_bits)
 
     def joined(self, other: ImageStore) -> DescribedImages:
         """Names and digests of both, by which copies are found."""
-        names = [store.image_name(place) for store in (self, other) for place in range(len(store))]
+        theirs = np.array([other.image_name(place) for place in range(len(other))], np.object_)
+        names = np.concatenate([self._names, theirs])
         return DescribedImages(names, np.concatenate([self._digests, image_digests(other)]), self.no_pixels)
 
     def release(self) -> None:
@@ -154,10 +159,10 @@ class EmbeddedImages:
     """The images of rows of a `FeatureTable`: those of ``images``, which are described, or files, or in memory."""
 
     def __init__(self, table: FeatureTable, rows: NDArray[np.intp], images: ImageStore) -> None:
-        self.table, self._rows, self._images = table, rows, images
+        self.table, self.rows, self._images = table, rows, images
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     @property
     def no_pixels(self) -> str | None:
@@ -187,16 +192,16 @@ class EmbeddedImages:
     @property
     def digests(self) -> Sequence[bytes]:
         """SHA-256 of each image."""
-        return [row.tobytes() for row in self.table.digests[self._rows]]
+        return [row.tobytes() for row in self.table.digests[self.rows]]
 
     @cached_property
     def fingerprint(self) -> str:
         """That of the images; the table finds their vectors by it from now on."""
-        return self.table.noted(self._images.fingerprint, self._rows)
+        return self.table.noted(self._images.fingerprint, self.rows)
 
     def image_name(self, place: int) -> str:
         """The path of the file, or ``image 17``."""
-        return self.table.names[self._rows[place]]
+        return str(self.table.names[self.rows[place]])
 
     def image(self, place: int, depth_bits: int | None = None) -> NDArray[np.uint8]:
         """One decoded image; MissingDataError if there are no pixels, as below."""
@@ -216,7 +221,7 @@ class EmbeddedImages:
 
     def subset(self, indices: NDArray[np.intp]) -> EmbeddedImages:
         """Select images in this order."""
-        return EmbeddedImages(self.table, self._rows[indices], self._images.subset(indices))
+        return EmbeddedImages(self.table, self.rows[indices], self._images.subset(indices))
 
     def joined(self, other: ImageStore) -> ImageStore | None:
         """Both stores as one, without vectors."""
@@ -227,8 +232,7 @@ class EmbeddedImages:
         return self._images.joined(theirs)
 
     def _described(self, reason: str) -> DescribedImages:
-        names = [self.image_name(place) for place in range(len(self))]
-        return DescribedImages(names, self.table.digests[self._rows], reason)
+        return DescribedImages(self.table.names[self.rows], self.table.digests[self.rows], reason)
 
     def release(self) -> None:
         """Return the pages of a memory-mapped file to the system."""
@@ -246,6 +250,7 @@ def image_digests(images: ImageStore) -> NDArray[np.uint8]:
 
     Records of the images that a model has seen hold the first bytes of the same.
     """
-    known = table_of(images) is not None or images.pixels is None
-    found = images.digests if known else [content_digest(image) for image in images.pixels]
+    pixels = images.pixels
+    known = table_of(images) is not None or pixels is None
+    found = images.digests if known or pixels is None else [content_digest(image) for image in pixels]
     return np.frombuffer(b"".join(found), np.uint8).reshape(-1, DIGEST_BYTES)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ _COLUMNS = ("path", "label", "digest", "vector")
 class Rows:
     """What a file of features holds beside the vectors: one entry for each image, ``digests`` uint8 (n, 32)."""
 
-    names: Sequence[str]
+    names: NDArray[np.object_]
     labels: NDArray[np.str_]
     splits: NDArray[np.str_] | None
     groups: NDArray[np.str_] | None
@@ -47,7 +48,7 @@ def write_part(path: Path, record: FeatureRecord, rows: Rows, vectors: Array) ->
     pa, parquet = _arrow(), require("pyarrow.parquet", extra="tables", for_="features as a table")
     kind = pa.float16() if record.dtype == "float16" else pa.float32()
     columns = {
-        "path": pa.array(rows.names, pa.string()),
+        "path": pa.array(rows.names.tolist(), pa.string()),
         "label": pa.array(rows.labels.tolist(), pa.string()),
         **{
             name: pa.array(column.tolist(), pa.string())
@@ -87,7 +88,11 @@ def is_part(path: Path) -> bool:
         schema = parquet.read_schema(path)
     except (OSError, ValueError):
         return False
-    return record_text(schema.metadata or {}) is not None or {"digest", "vector"} <= set(schema.names)
+    return _is_of_features(schema.names, schema.metadata or {})
+
+
+def _is_of_features(names: Sequence[str], metadata: Mapping[bytes, bytes]) -> bool:
+    return record_text(metadata) is not None or {"digest", "vector"} <= set(names)
 
 
 class Part:
@@ -99,8 +104,13 @@ class Part:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._open() as file:
-            self.record = FeatureRecord.read(file.schema_arrow.metadata, str(path))
-            names = file.schema_arrow.names
+            names, metadata = file.schema_arrow.names, file.schema_arrow.metadata or {}
+            if not _is_of_features(names, metadata):
+                raise DataError(
+                    f"table {str(path)!r} holds no features, expected a file that headstart embed wrote; move it to "
+                    "another folder"
+                )
+            self.record = FeatureRecord.read(metadata, str(path))
             self._group_rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         lacking = [name for name in _COLUMNS if names.count(name) != 1]
         if lacking:
@@ -133,12 +143,14 @@ class Part:
         """Everything but the vectors."""
         with self._open() as file:
             table = file.read(["path", "label", "digest", *self._optional])
-            columns = {name: self._text(table.column(name), name) for name in ("path", "label")}
-            others = {name: self._text(table.column(name), name) for name in self._optional}
+            columns = {
+                name: self._text(table.column(name), name) for name in ("path", "label", *self._optional)
+            }
             return Rows(
-                columns["path"],
+                np.array(columns["path"], np.object_),
                 np.asarray(columns["label"], np.str_),
-                *(np.asarray(others[name], np.str_) if name in others else None for name in ("split", "group")),
+                np.asarray(columns["split"], np.str_) if "split" in columns else None,
+                np.asarray(columns["group"], np.str_) if "group" in columns else None,
                 self._digests(table.column("digest")),
             )
 
@@ -152,7 +164,7 @@ class Part:
         if types.is_floating(column.type) and all(cell is not None and cell.is_integer() for cell in cells):
             cells = [int(cell) for cell in cells]
         for place, cell in enumerate(cells):
-            if cell is None or cell == "" or cell != cell:
+            if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
                 raise DataError(
                     f"row {place + 1} of {str(self.path)!r} has no {name}, expected one in every row; fill it in, or "
                     "drop the row"
@@ -161,20 +173,23 @@ class Part:
 
     def _digests(self, column: Any) -> NDArray[np.uint8]:
         cells = column.to_pylist()
-        wrong = next((i for i, one in enumerate(cells) if not isinstance(one, bytes) or len(one) != DIGEST_BYTES), -1)
+        wrong = next(
+            (i for i, one in enumerate(cells) if not isinstance(one, bytes) or len(one) != DIGEST_BYTES), -1
+        )
         if wrong >= 0:
             raise DataError(
-                f"row {wrong + 1} of {str(self.path)!r} has no digest of {DIGEST_BYTES} bytes, expected the SHA-256 of "
-                "an image, as headstart embed writes it; keep this column as it is"
+                f"row {wrong + 1} of {str(self.path)!r} has no digest of {DIGEST_BYTES} bytes, expected the SHA-256 "
+                "of an image, as headstart embed writes it; keep this column as it is"
             )
         return np.frombuffer(b"".join(cells), np.uint8).reshape(-1, DIGEST_BYTES)
 
     def vectors(self, wanted: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], Array]]:
-        """Vectors of some rows, ascending: their places in ``wanted``, and float32 (n, n_features), piece by piece."""
-        ends = np.cumsum([0, *self._group_rows])
+        """Vectors of some rows, ascending, piece by piece: places in ``wanted``, and float32 (n, n_features)."""
+        ends = np.cumsum([0, *self._group_rows]).tolist()
         with self._open() as file:
-            for group, first in enumerate(ends[:-1].tolist()):
-                here = np.searchsorted(wanted, [first, ends[group + 1]])
+            for group, begin in enumerate(ends[:-1]):
+                first = begin
+                here = np.searchsorted(wanted, [begin, ends[group + 1]])
                 if here[0] == here[1]:
                     continue
                 for batch in file.iter_batches(_BATCH, row_groups=[group], columns=["vector"]):
@@ -189,18 +204,22 @@ class Part:
         pa, width = _arrow(), self.record.n_features
         types, kind = pa.types, column.type
         is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-        if not is_list or not types.is_floating(kind.value_type) or column.null_count:
-            self._refuse_vectors(f"of {kind}, or missing", first)
+        if column.null_count:
+            self._refuse_vectors("missing in some rows", first)
+        if not is_list or not types.is_floating(kind.value_type):
+            self._refuse_vectors(f"of {kind}", first)
         values = column.flatten()
         lengths = np.diff(column.offsets.to_numpy()) if hasattr(column, "offsets") else [kind.list_size]
         if values.null_count or (np.asarray(lengths) != width).any():
             self._refuse_vectors("of several lengths, or with missing values", first)
-        matrix: Array = values.to_numpy(zero_copy_only=False).reshape(-1, width).astype(np.float32, copy=False)
+        matrix: Array = (
+            values.to_numpy(zero_copy_only=False).reshape(-1, width).astype(np.float32, copy=False)
+        )
         return matrix
 
     def _refuse_vectors(self, what: str, first: int) -> None:
         raise DataError(
-            f"vectors of {str(self.path)!r} from row {first + 1} on are {what}, expected {self.record.n_features} numbers "
+            f"vectors of {str(self.path)!r} after row {first} are {what}, expected {self.record.n_features} numbers "
             "in each row; keep this column as headstart embed writes it"
         )
 

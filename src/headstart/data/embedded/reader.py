@@ -52,7 +52,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _parts(path: Path) -> list[Part]:
-    """The files in the order of their shards; DataError unless they are all those of one run."""
+    """The files in the order of their shards; DataError unless those of a folder are all those of one run."""
     parts = [Part(one) for one in (_files(path) if path.is_dir() else [path])]
     first = parts[0]
     for other in parts[1:]:
@@ -62,15 +62,16 @@ def _parts(path: Path) -> list[Part]:
                 f"features {str(first.path)!r} and {str(other.path)!r} differ in {', '.join(differences)}, expected "
                 "files of one run; keep each run in a folder of its own"
             )
-    by_number = {part.record.shard.number: part for part in parts}
-    if len(by_number) < len(parts):
-        twice = next(part for part in parts if by_number[part.record.shard.number] is not part)
-        raise DataError(
-            f"features {str(path)!r} hold shard {twice.record.shard.number} more than once, such as in "
-            f"{twice.path.name!r}, expected each once; delete the copy"
-        )
+    by_number: dict[int, Part] = {}
+    for part in parts:
+        other = by_number.setdefault(part.record.shard.number, part)
+        if other is not part:
+            raise DataError(
+                f"features {str(path)!r} hold shard {part.record.shard.number} twice, in {other.path.name!r} and in "
+                f"{part.path.name!r}, expected each once; delete the copy"
+            )
     missing = sorted(set(range(first.record.n_shards)) - set(by_number))
-    if missing:
+    if missing and path.is_dir():  # a single file may be part of them, or all of them written as one
         raise MissingDataError(
             f"features {str(path)!r} lack shard {shown([str(one) for one in missing])} of {first.record.n_shards}, "
             "expected all of them; run the same headstart embed again, which computes what is missing"
@@ -86,14 +87,16 @@ def _joined(parts: list[Part], rows: list[Rows]) -> Rows:
         if there and len(there) < len(columns):
             lacking = next(part for part, column in zip(parts, columns, strict=True) if column is None)
             raise DataError(
-                f"features {str(lacking.path)!r} have no column {name}, which others have, expected it in all files or "
-                "in none; add it, or drop it from the others"
+                f"features {str(lacking.path)!r} have no column {name}, which others have, expected it in all files "
+                "or in none; add it, or drop it from the others"
             )
         optional[name] = np.concatenate(there) if there else None
     if not any(len(part) for part in parts):
-        raise DataError(f"features {str(parts[0].path)!r} have no rows, expected at least one; compute them again")
+        raise DataError(
+            f"features {str(parts[0].path)!r} have no rows, expected at least one; compute them again"
+        )
     return Rows(
-        [name for one in rows for name in one.names],
+        np.concatenate([one.names for one in rows]),
         np.concatenate([one.labels for one in rows]),
         _plain(optional["split"], parts[0]),
         optional["group"],

@@ -22,14 +22,16 @@ _DTYPES = ("float32", "float16")
 class EmbeddedSource:
     """How the source is opened again, and what it must be then.
 
-    ``seed`` draws random weights, ``size_px`` is the input size that was given. ``ranges`` are those of a source in
-    int8, base64 of float32, by which it is made again without the images.
+    ``preparation`` is the version of image preparation. ``seed`` draws random weights, ``size_px`` is the input size
+    that was given. ``ranges`` are those of a source in int8, base64 of float32, by which it is made again without the
+    images.
     """
 
     name: str
     fingerprint: str
     precision: str
     policy: str
+    preparation: int
     seed: int = 0
     size_px: int | None = None
     ranges: str | None = None
@@ -91,7 +93,9 @@ class FeatureRecord:
     def differences(self, other: FeatureRecord) -> list[str]:
         """What two records differ in, shard number and version apart: ``layer ('a' and 'b')``."""
         ours, theirs = _flat(self), _flat(other)
-        return [f"{name} ({ours[name]!r} and {theirs[name]!r})" for name in ours if ours[name] != theirs[name]]
+        return [
+            f"{name} ({ours[name]!r} and {theirs[name]!r})" for name in ours if ours[name] != theirs[name]
+        ]
 
     def metadata(self) -> dict[bytes, bytes]:
         """Entries of a Parquet schema; the second one survives pandas."""
@@ -138,35 +142,58 @@ def record_text(metadata: Mapping[bytes, bytes]) -> bytes | str | None:
 
 
 def _parsed(text: Mapping[str, Any]) -> FeatureRecord:
-    source, data, shard = text["source"], text["data"], text["shard"]
-    shape, dtype = data["image_shape"], text["dtype"]
+    dtype = _text(text["dtype"])
     if dtype not in _DTYPES:
         raise ValueError(f"dtype {dtype!r}")
+    shard = text["shard"]
     record = FeatureRecord(
-        EmbeddedSource(
-            *(_text(source[name]) for name in ("name", "fingerprint", "precision", "policy")),
-            _whole(source["seed"]),
-            None if source["size_px"] is None else _whole(source["size_px"], 1),
-            None if source["ranges"] is None else _text(source["ranges"]),
-            None if source["calibrated_on"] is None else _text(source["calibrated_on"]),
-        ),
-        *(_text(text[name]) for name in ("layer", "pooling", "runtime")),
+        _parsed_source(text["source"]),
+        _text(text["layer"]),
+        _text(text["pooling"]),
+        _text(text["runtime"]),
         dtype,
         _whole(text["n_features"], 1),
-        EmbeddedData(
-            _text(data["name"]),
-            _text(data["fingerprint"]),
-            _whole(data["n_images"], 1),
-            tuple(_text(name) for name in data["classes"]),
-            None if shape is None else tuple(_whole(side, 1) for side in shape),
-            None if data["depth_bits"] is None else _whole(data["depth_bits"], 1),
+        _parsed_data(text["data"]),
+        Shard(
+            _whole(shard["number"]),
+            _whole(shard["first"]),
+            _whole(shard["n_images"], 1),
+            _whole(shard["size"], 1),
         ),
-        Shard(*(_whole(shard[name]) for name in ("number", "first", "n_images", "size"))),
         _text(text["version"]),
     )
-    if record.shard.size < 1 or record.shard != record.of_shard(record.shard.number).shard:
+    if record.shard != record.of_shard(record.shard.number).shard:
         raise ValueError("shard and number of images disagree")
     return record
+
+
+def _parsed_source(source: Mapping[str, Any]) -> EmbeddedSource:
+    return EmbeddedSource(
+        _text(source["name"]),
+        _text(source["fingerprint"]),
+        _text(source["precision"]),
+        _text(source["policy"]),
+        _whole(source["preparation"], 1),
+        _whole(source["seed"]),
+        None if source["size_px"] is None else _whole(source["size_px"], 1),
+        None if source["ranges"] is None else _text(source["ranges"]),
+        None if source["calibrated_on"] is None else _text(source["calibrated_on"]),
+    )
+
+
+def _parsed_data(data: Mapping[str, Any]) -> EmbeddedData:
+    shape = data["image_shape"]
+    sides = None if shape is None else tuple(_whole(side, 1) for side in shape)
+    if sides is not None and len(sides) != 3:
+        raise ValueError(f"image shape {shape!r}")
+    return EmbeddedData(
+        _text(data["name"]),
+        _text(data["fingerprint"]),
+        _whole(data["n_images"], 1),
+        tuple(_text(name) for name in data["classes"]),
+        sides,
+        None if data["depth_bits"] is None else _whole(data["depth_bits"], 1),
+    )
 
 
 def _text(value: Any) -> str:
@@ -189,6 +216,7 @@ def _flat(record: FeatureRecord) -> dict[str, Any]:
         "weights": source.fingerprint[:12],
         "precision": source.precision,
         "policy": source.policy,
+        "preparation": source.preparation,
         "layer": record.layer,
         "pooling": record.pooling,
         "runtime": record.runtime,

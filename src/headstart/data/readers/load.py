@@ -47,8 +47,9 @@ def load(name: Any, *, split: str | None = None, strict: bool = False, download:
         A name in `catalog`; a folder of class folders (directly, or under train, val
         and test, by any of their usual names), or of images with a table next to them;
         a table (CSV, TSV, JSON, JSON lines, Parquet) with the columns path and label, and
-        optionally split and group; features that `headstart.embed` wrote; arrays (.npz); an archive (.zip, .tar, .tar.gz); the
-        address of an archive (``https://...zip#sha256=...``, fetched once). A subset may
+        optionally split and group; features that `headstart.embed` wrote; arrays (.npz); an
+        archive (.zip, .tar, .tar.gz); the address of an archive
+        (``https://...zip#sha256=...``, fetched once). A subset may
         follow a colon: ``mnist:odd``. A name in the catalog takes precedence over a folder
         of that name: write ``./mnist``.
         Or a data frame, such as of pandas, with the same columns; or pairs of an image and its label. Paths

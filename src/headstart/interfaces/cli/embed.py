@@ -35,7 +35,9 @@ OneLayer = Annotated[
 ]
 OnePooling = Annotated[
     str | None,
-    typer.Option("--pooling", help="Pooling of feature maps: flat, avg or grid2. Default: what fits the layer."),
+    typer.Option(
+        "--pooling", help="Pooling of feature maps: flat, avg or grid2. Default: what fits the layer."
+    ),
 ]
 Float16 = Annotated[
     bool, typer.Option("--float16", help="Write vectors as float16: half the size, rounded to 3 digits.")

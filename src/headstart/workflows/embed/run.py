@@ -65,8 +65,8 @@ def run_embed(
     request : EmbedRequest, optional
         Layer, pooling, type of the vectors, and images per file.
     options : Extraction, optional
-        Runtime, precision (fp32, or int8 calibrated on at most 100 of the images) and progress. The cache is not used,
-        so that nothing is stored twice.
+        Runtime, precision (fp32, or int8 calibrated on at most 100 of the images) and progress. The cache is not
+        used, so that nothing is stored twice.
 
     Returns
     -------
@@ -154,6 +154,7 @@ def _ready(
         source.fingerprint,
         source.precision,
         source.input.policy,
+        source.input.version,
         request.seed,
         request.size_px,
     )
@@ -162,9 +163,7 @@ def _ready(
         ranges, text = int8_ranges(source, dataset, options), calibrated_on(dataset)
         made = with_ranges(source, ranges, text)
         packed = base64.b64encode(np.ascontiguousarray(ranges, np.float32).tobytes()).decode()
-        note = replace(
-            note, fingerprint=made.fingerprint, precision=INT8, ranges=packed, calibrated_on=text
-        )
+        note = replace(note, fingerprint=made.fingerprint, precision=INT8, ranges=packed, calibrated_on=text)
         return note, made, replace(options, precision=None)
     ready = precise(source, lambda: dataset, options)
     return note, ready.source, replace(ready.options, precision="fp32")
@@ -241,16 +240,16 @@ def _shard(dataset: Dataset, record: FeatureRecord) -> Dataset:
     return dataset.subset(np.arange(first, first + record.shard.n_images))
 
 
-def _write(
-    path: Path, record: FeatureRecord, source: Source, dataset: Dataset, options: Extraction
-) -> None:
+def _write(path: Path, record: FeatureRecord, source: Source, dataset: Dataset, options: Extraction) -> None:
     """Compute a shard and write its file."""
     some, first = _shard(dataset, record), record.shard.first
     told = replace(options, progress=_Whole(options.progress, first, len(dataset)))
     vectors = extract_all(some, source, [record.place], options=told)[0]
     names = [dataset.images.image_name(first + place) for place in range(len(some))]
     _check_vectors(vectors, names, record)
-    rows = Rows(names, some.labels, some.splits, some.groups, image_digests(some.images))
+    rows = Rows(
+        np.array(names, np.object_), some.labels, some.splits, some.groups, image_digests(some.images)
+    )
     write_part(path, record, rows, vectors)
 
 
