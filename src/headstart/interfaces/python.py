@@ -231,8 +231,8 @@ def embed(
     """Write the features of every image to a Parquet table.
 
     The columns are ``path``, ``label``, ``split`` and ``group`` where the dataset has them, ``digest`` (SHA-256 of
-    the file, or of size and pixels of an image in memory) and ``vector``. `transfer` and `study` take the file or folder
-    as their data.
+    the file, or of size and pixels of an image in memory) and ``vector``. `transfer` and `study` take the file or
+    folder as their data.
 
     Parameters
     ----------
