@@ -61,11 +61,11 @@ def left_out_sentence(names: Sequence[str], *datasets: Dataset) -> str | None:
     reason = next((one for one in (why_no_pixels(dataset.images) for dataset in datasets) if one), None)
     if reason is None or not names:
         return None
-    are = "is" if len(names) == 1 else "are"
-    controls = "control" if len(names) == 1 else "controls"
+    listed = " and ".join([part for part in (", ".join(names[:-1]), names[-1]) if part])
+    are = f"The control {listed} is" if len(names) == 1 else f"The controls {listed} are"
     return (
-        f"The {controls} {', '.join(names)} {are} left out, because they compute from images and the features alone "
-        f"are known ({reason}): transfer is not compared with them."
+        f"{are} left out, because the images are not there, only their features ({reason}): how transfer compares "
+        "with that is unknown."
     )
 
 

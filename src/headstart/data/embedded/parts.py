@@ -85,10 +85,15 @@ def is_part(path: Path) -> bool:
     """Whether a file is one of features, with its record or without; False if it is no Parquet file."""
     parquet = require("pyarrow.parquet", extra="tables", for_=f"table {path.name!r}")
     try:
-        schema = parquet.read_schema(path)
+        about = parquet.read_metadata(path)
     except (OSError, ValueError):
         return False
-    return _is_of_features(schema.names, schema.metadata or {})
+    return _is_of_features(about.schema.to_arrow_schema().names, _entries(about))
+
+
+def _entries(about: Any) -> Mapping[bytes, bytes]:
+    """The entries of a file's metadata; those of its Arrow schema lack what polars writes."""
+    return about.metadata or {}
 
 
 def _is_of_features(names: Sequence[str], metadata: Mapping[bytes, bytes]) -> bool:
@@ -104,7 +109,7 @@ class Part:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._open() as file:
-            names, metadata = file.schema_arrow.names, file.schema_arrow.metadata or {}
+            names, metadata = file.schema_arrow.names, _entries(file.metadata)
             if not _is_of_features(names, metadata):
                 raise DataError(
                     f"table {str(path)!r} holds no features, expected a file that headstart embed wrote; move it to "

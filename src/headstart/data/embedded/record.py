@@ -9,7 +9,7 @@ from typing import Any
 
 from headstart.errors import DataError
 
-__all__ = ["KEY", "PANDAS_KEY", "EmbeddedData", "EmbeddedSource", "FeatureRecord", "Shard"]
+__all__ = ["KEY", "PANDAS_KEY", "EmbeddedData", "EmbeddedSource", "FeatureRecord", "Shard", "record_text"]
 
 KEY = b"headstart"
 PANDAS_KEY = b"PANDAS_ATTRS"
@@ -108,9 +108,9 @@ class FeatureRecord:
         found = record_text(metadata or {})
         if found is None:
             raise DataError(
-                f"table {name!r} has digests and vectors but no entry 'headstart' in its schema metadata, expected "
-                "one that names their source, as headstart embed writes it; keep the metadata when you write the "
-                "table, as pyarrow and pandas do"
+                f"table {name!r} has digests and vectors but no entry 'headstart' in its metadata, expected the one that "
+                "names their source, as headstart embed writes it; copy the entry when you write the table, pandas does "
+                "that by itself"
             )
         try:
             text = json.loads(found)
@@ -125,7 +125,7 @@ class FeatureRecord:
             if isinstance(error, DataError):
                 raise
             raise DataError(
-                f"features {name!r} have a malformed entry 'headstart' in their schema metadata "
+                f"features {name!r} have a malformed entry 'headstart' in their metadata "
                 f"({type(error).__name__}: {error}), expected what headstart embed writes; compute them again"
             ) from error
 

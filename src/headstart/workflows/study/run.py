@@ -21,6 +21,8 @@ from headstart.models.model import Model
 from headstart.records import Source
 from headstart.report.records import Report
 from headstart.sources.features import PLAIN, Extraction
+from headstart.sources.hog import HOG
+from headstart.sources.pixels import PIXELS
 from headstart.sources.precision import INT8, precise
 from headstart.sources.registry import kind_of
 from headstart.strategies.embedded import left_out_sentence, on_known_features
@@ -217,7 +219,7 @@ def _strategies(study: StudyContext, request: StudyRequest) -> tuple[dict[str, S
         if one.make is None or (one.control and one.name not in request.controls):
             continue
         if one.pixels and not there:
-            without += [one.name] if one.name != COLLAPSE or study.trained is not None else []
+            without += [one.name] if _would_run(one.name, study) else []
             continue
         made = one.make(study)
         if made.strategy is not None:
@@ -228,6 +230,14 @@ def _strategies(study: StudyContext, request: StudyRequest) -> tuple[dict[str, S
             strategies |= {name: make(study.setup) for name, make in request.extra.items()}
     remarks += filter(None, [left_out_sentence(without, setup.pool, setup.test)])
     return strategies, remarks
+
+
+def _would_run(control: str, study: StudyContext) -> bool:
+    """Whether a control that computes from images would run if they were there."""
+    kind = kind_of(study.source)
+    own = {PIXELS.prefix: "raw pixels", HOG.prefix: "HOG"}.get(kind.prefix)
+    needed = {COLLAPSE: study.trained is not None, "random frozen": kind.pretrained}
+    return control != own and needed.get(control, True)
 
 
 def _prepared(setup: EvaluationSetup, source: Source) -> EvaluationSetup:

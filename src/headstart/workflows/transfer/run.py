@@ -25,6 +25,7 @@ from headstart.records import Source
 from headstart.report.records import Gallery, PlainTable, Report
 from headstart.sources.features import PLAIN, Extraction
 from headstart.sources.precision import INT8, check_saved, precise
+from headstart.sources.registry import kind_of
 from headstart.strategies.embedded import about_features, left_out_sentence, on_known_features
 from headstart.strategies.finetune.model import Attempt, attempt, depth_table
 from headstart.strategies.finetune.options import FinetuneOptions
@@ -236,7 +237,7 @@ def _measured(evaluation: TransferEvaluation | None, dataset: Dataset, source: S
 def _judged_remarks(evaluation: TransferEvaluation, source: Source, dataset: Dataset) -> tuple[str, ...]:
     """Remarks on images that the source has seen, on controls without images, and on the table."""
     known = seen_remark("the source", evaluation.images.images, source.seen)
-    left_out = left_out_sentence(PIXEL_CONTROLS, dataset)
+    left_out = left_out_sentence(PIXEL_CONTROLS if kind_of(source).pretrained else (), dataset)
     return (*filter(None, (known, left_out)), *evaluation.table.remarks)
 
 
