@@ -63,7 +63,9 @@ def test_a_study_from_features_of_images_that_are_gone(run: Run, desk: Path) -> 
 
 def test_wrong_requests_are_one_line(refused: Callable[..., Said], run: Run, desk: Path) -> None:
     run("embed", "pixels", "digits:0-1", "-o", "f.parquet")
-    refused("embed", "pixels", "digits:0-1", "-o", "f.parquet", "--float16", names=("dtype", "another request"))
+    refused(
+        "embed", "pixels", "digits:0-1", "-o", "f.parquet", "--float16", names=("dtype", "another request")
+    )
     refused("embed", "pixels", "digits:0-1", "-o", "x", "--layer", "nothing", names=("layer 'nothing'",))
     refused("embed", "pixels", "digits:0-1", "-o", "x", "--precision", "bf16", names=("precision is 'bf16'",))
     refused("embed", "digits:0-1", "pixels", "-o", "x", names=("swap them",))

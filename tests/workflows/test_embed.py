@@ -98,7 +98,9 @@ def test_vectors_are_those_of_extraction(few: Dataset, drawings: Source, written
         found = load(written / name)
         table = table_of(found.images)
         assert table is not None
-        assert np.array_equal(table.vectors(np.arange(len(few))), right), "to the last bit, whatever the shards"
+        assert np.array_equal(table.vectors(np.arange(len(few))), right), (
+            "to the last bit, whatever the shards"
+        )
 
 
 def test_the_default_place_is_the_sources_own(few: Dataset, tmp_path: Path) -> None:
@@ -127,7 +129,9 @@ def test_done_parts_are_kept_and_the_missing_one_is_computed(
     read = []
     real = embed_run.extract_all
     monkeypatch.setattr(
-        embed_run, "extract_all", lambda data, *rest, **more: read.append(len(data)) or real(data, *rest, **more)
+        embed_run,
+        "extract_all",
+        lambda data, *rest, **more: read.append(len(data)) or real(data, *rest, **more),
     )
     request = EmbedRequest("block3", "avg", shard_size=70)
     found = run_embed(drawings, few, parts, request)
@@ -196,7 +200,11 @@ def test_output_that_is_something_else_is_refused(few: Dataset, drawings: Source
 def test_numbers_that_no_head_could_use_are_refused(
     few: Dataset, drawings: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for value, said in ((7e4, "reach 70,000, more than float16"), (np.nan, "are not finite"), (np.inf, "are not finite")):
+    for value, said in (
+        (7e4, "reach 70,000, more than float16"),
+        (np.nan, "are not finite"),
+        (np.inf, "are not finite"),
+    ):
         rows = np.zeros((len(few), 128), np.float32)
         rows[5, 3] = value
         monkeypatch.setattr(embed_run, "extract_all", lambda *rest, rows=rows, **more: [rows])
@@ -293,7 +301,11 @@ def test_a_study_from_features_of_a_named_dataset_has_equal_numbers(tmp_path: Pa
 def test_a_study_from_features_of_files_has_equal_numbers_while_they_are_there(desk: Path) -> None:
     write_letters(desk / "letters")
     embed("drawings", "letters", "f.parquet", layer="block3", pooling="avg")
-    how: dict[str, Any] = {"labels_per_class": [5], "draws": 2, "controls": ["majority", "HOG", "random frozen"]}
+    how: dict[str, Any] = {
+        "labels_per_class": [5],
+        "draws": 2,
+        "controls": ["majority", "HOG", "random frozen"],
+    }
     images = study("drawings", "letters", layer="block3", pooling="avg", **how)
     assert numbers(study(None, "f.parquet", **how)) == numbers(images)
     shutil.rmtree(desk / "letters")
@@ -338,7 +350,9 @@ def test_without_images_a_transfer_says_what_it_lacks(few: Dataset, written: Pat
     assert source is not None
     done = run_transfer(source, data, Probe(head="ridge"), holdout=0.2)
     assert {row.strategy for row in done.result.rows} == {"probe", "majority"}
-    assert any(remark.startswith("The controls HOG and raw pixels are left out") for remark in done.result.remarks)
+    assert any(
+        remark.startswith("The controls HOG and raw pixels are left out") for remark in done.result.remarks
+    )
     done.learned.model.save(tmp_path / "model", render(done.result))
     model = open_model(tmp_path / "model")
     assert not model.samples
@@ -351,7 +365,9 @@ def test_what_needs_images_is_refused_without_them(written: Path) -> None:
     data = without_pixels(load(written / "f.parquet"))
     source = embedded_source(data)
     assert source is not None
-    with pytest.raises(SettingError, match=r"features alone \(they are gone\), expected images for augmented"):
+    with pytest.raises(
+        SettingError, match=r"features alone \(they are gone\), expected images for augmented"
+    ):
         run_transfer(source, data, Probe(augmentation=parse_augmentation("handwriting")))
     with pytest.raises(SettingError, match="expected images for fine-tuning"):
         run_transfer(source, data, finetune=parse_transfer("finetune", "auto", "cpu"))
@@ -375,7 +391,9 @@ def test_layer_pooling_and_precision_are_those_of_the_features(written: Path) ->
 
 def test_another_version_of_the_source_is_refused(written: Path, few: Dataset, tmp_path: Path) -> None:
     data = load(written / "f.parquet")
-    with pytest.raises(SourceError, match="source 'pixels' has the fingerprint .* were computed by 'drawings'"):
+    with pytest.raises(
+        SourceError, match="source 'pixels' has the fingerprint .* were computed by 'drawings'"
+    ):
         embedded_source(data, "pixels")
     with pytest.raises(SourceError, match="cannot be opened .*name it before them if it has moved"):
         embedded_source(data, "nonsense")
@@ -387,11 +405,15 @@ def test_another_version_of_the_source_is_refused(written: Path, few: Dataset, t
     ):
         with pytest.raises(SourceError, match="were computed by 'drawings'"):
             run_transfer(other, data)
-    with pytest.raises(SourceError, match=r"have 128 values at block3, avg, and source 'drawings' has no such place"):
+    with pytest.raises(
+        SourceError, match=r"have 128 values at block3, avg, and source 'drawings' has no such place"
+    ):
         run_transfer(replace(drawings, layers={"block2": (96, 5, 5)}), data)
 
 
-def test_vectors_that_somebody_changed_are_found_while_the_images_are_there(written: Path, tmp_path: Path) -> None:
+def test_vectors_that_somebody_changed_are_found_while_the_images_are_there(
+    written: Path, tmp_path: Path
+) -> None:
     pa = pytest.importorskip("pyarrow")
     table = pq.read_table(written / "f.parquet")
     values = np.stack(table.column("vector").to_numpy())
@@ -402,7 +424,9 @@ def test_vectors_that_somebody_changed_are_found_while_the_images_are_there(writ
         data = load(path)
         source = embedded_source(data)
         assert source is not None and has_pixels(data.images)
-        with pytest.raises(SourceError, match="differ from those that source 'drawings' computes of the image now"):
+        with pytest.raises(
+            SourceError, match="differ from those that source 'drawings' computes of the image now"
+        ):
             run_transfer(source, data)
     lone = without_pixels(data)
     with pytest.raises(DataError, match="finite"):
@@ -424,9 +448,12 @@ def test_float16_is_in_the_facts_and_nearly_the_same(few: Dataset, drawings: Sou
 def test_int8_is_made_again_without_the_images(few: Dataset, drawings: Source, tmp_path: Path) -> None:
     options = Extraction(precision="int8")
     run_embed(drawings, few, tmp_path / "f.parquet", EmbedRequest("block3", "avg"), options=options)
-    assert run_embed(
-        drawings, few, tmp_path / "f.parquet", EmbedRequest("block3", "avg"), options=options
-    ).n_kept == 1
+    assert (
+        run_embed(
+            drawings, few, tmp_path / "f.parquet", EmbedRequest("block3", "avg"), options=options
+        ).n_kept
+        == 1
+    )
     data = without_pixels(load(tmp_path / "f.parquet"))
     source = embedded_source(data)
     assert source is not None and source.precision == "int8"
