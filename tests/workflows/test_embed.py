@@ -392,10 +392,10 @@ def test_layer_pooling_and_precision_are_those_of_the_features(written: Path) ->
 def test_another_version_of_the_source_is_refused(written: Path, few: Dataset, tmp_path: Path) -> None:
     data = load(written / "f.parquet")
     with pytest.raises(
-        SourceError, match="source 'pixels' has the fingerprint .* were computed by 'drawings'"
+        SourceError, match=r"source 'pixels' has the fingerprint .* were computed by 'drawings'"
     ):
         embedded_source(data, "pixels")
-    with pytest.raises(SourceError, match="cannot be opened .*name it before them if it has moved"):
+    with pytest.raises(SourceError, match=r"cannot be opened .*name it before them if it has moved"):
         embedded_source(data, "nonsense")
     drawings = open_source("drawings", few)
     for other in (
@@ -468,7 +468,7 @@ def test_a_model_folder_is_a_source_that_may_move(few: Dataset, desk: Path) -> N
     embed("old", few, "f.parquet")
     assert transfer(None, "f.parquet", head="ridge", judge=False).classes == ("8", "9")
     (desk / "old").rename(desk / "new")
-    with pytest.raises(SourceError, match="source 'old' of the features 'f.parquet' cannot be opened"):
+    with pytest.raises(SourceError, match=r"source 'old' of the features 'f.parquet' cannot be opened"):
         transfer(None, "f.parquet")
     assert transfer("new", "f.parquet", head="ridge", judge=False).classes == ("8", "9")
     assert transfer(open_model("new"), "f.parquet", head="ridge", judge=False).classes == ("8", "9")
@@ -490,7 +490,7 @@ def test_training_and_test_features_go_together(desk: Path) -> None:
     known = study(None, "train.parquet", test="test.parquet", **how)
     assert numbers(known)["rows"] == numbers(images)["rows"]
     for data, test in (("train.parquet", letters.split("test")), (letters.split("train"), "test.parquet")):
-        with pytest.raises(SettingError, match="has images and .* has features"):
+        with pytest.raises(SettingError, match=r"has images and .* has features"):
             study("drawings", data, test=test, **how)
     embed("drawings", letters.split("test"), "other.parquet", layer="block2", pooling="avg")
     with pytest.raises(SettingError, match="were read at block2, avg"):

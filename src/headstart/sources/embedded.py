@@ -156,8 +156,8 @@ def _check_values(source: Source, dataset: Dataset, options: Extraction) -> None
         name, share = some.images.image_name(int(wrong[0])), off[wrong[0]]
         raise SourceError(
             f"features {table.name!r} of {name!r} differ from those that source {source.name!r} computes of the "
-            f"image now, by {share:.0%} of the largest value, expected at most {_TOLERANCE:.0%}; keep the column vector "
-            "as it is, or compute the features again with headstart embed"
+            f"image now, by {share:.0%} of the largest value, expected at most {_TOLERANCE:.0%}; keep the column "
+            "vector as it is, or compute the features again with headstart embed"
         )
 
 

@@ -108,9 +108,9 @@ class FeatureRecord:
         found = record_text(metadata or {})
         if found is None:
             raise DataError(
-                f"table {name!r} has digests and vectors but no entry 'headstart' in its metadata, expected the one that "
-                "names their source, as headstart embed writes it; copy the entry when you write the table, pandas does "
-                "that by itself"
+                f"table {name!r} has digests and vectors but no entry 'headstart' in its metadata, expected the one "
+                "that names their source, as headstart embed writes it; copy the entry when you write the table (pandas "
+                "does)"
             )
         try:
             text = json.loads(found)
