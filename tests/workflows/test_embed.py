@@ -190,11 +190,24 @@ def test_output_that_is_something_else_is_refused(few: Dataset, drawings: Source
     for name, said in (
         ("text.parquet", "is no file of features"),
         ("folder", "holds 'notes.txt'"),
-        ("file", "is a file, expected a folder"),
+        ("file", "is a file, expected a folder for the parts"),
+        ("file/below.parquet", "is a file, expected a folder to write 'below.parquet' to"),
     ):
         with pytest.raises(SettingError, match=said):
             run_embed(drawings, few, tmp_path / name)
     assert (tmp_path / "text.parquet").read_text() == "text"
+
+
+def test_a_name_that_is_no_text_is_escaped(desk: Path) -> None:
+    for number in range(4):
+        place = os.fsencode(desk / "photos" / "ab"[number % 2])
+        os.makedirs(place, exist_ok=True)
+        name = place + b"/" + (b"\xff%d.png" % number)
+        with open(name, "wb") as file:
+            file.write(png_bytes(np.full((9, 9, 1), 50 * number, np.uint8)))
+    embed("pixels", "photos", "f.parquet")
+    data = load("f.parquet")
+    assert data.images.image_name(0) == "photos/a/\\udcff0.png" and not has_pixels(data.images)
 
 
 def test_numbers_that_no_head_could_use_are_refused(

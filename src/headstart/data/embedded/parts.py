@@ -48,7 +48,7 @@ def write_part(path: Path, record: FeatureRecord, rows: Rows, vectors: Array) ->
     pa, parquet = _arrow(), require("pyarrow.parquet", extra="tables", for_="features as a table")
     kind = pa.float16() if record.dtype == "float16" else pa.float32()
     columns = {
-        "path": pa.array(rows.names.tolist(), pa.string()),
+        "path": pa.array([_unicode(name) for name in rows.names], pa.string()),
         "label": pa.array(rows.labels.tolist(), pa.string()),
         **{
             name: pa.array(column.tolist(), pa.string())
@@ -79,6 +79,11 @@ def write_part(path: Path, record: FeatureRecord, rows: Rows, vectors: Array) ->
             values = pa.FixedSizeListArray.from_arrays(pa.array(some.reshape(-1), kind), type=vector)
             others = [column.slice(first, len(some)) for column in columns.values()]
             file.write_table(pa.table([*others, values], schema=schema), row_group_size=n_rows)
+
+
+def _unicode(name: str) -> str:
+    """A path as text that UTF-8 can hold: bytes that are no characters are escaped."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def is_part(path: Path) -> bool:

@@ -16,11 +16,13 @@ from headstart.errors import DataError, MissingDataError
 
 __all__ = ["is_features", "read_features"]
 
+_LOOKED_AT = 3  # files of a folder, of which one is enough to recognise it: the first may be damaged
+
 
 def is_features(path: Path) -> bool:
     """Whether a path is a Parquet file of features, or a folder of such files."""
     if path.is_dir():
-        return any(is_part(one) for one in _files(path) if one.name.startswith("part-"))
+        return any(is_part(one) for one in sorted(path.glob("part-*.parquet"))[:_LOOKED_AT])
     return path.suffix.lower() == ".parquet" and path.is_file() and is_part(path)
 
 

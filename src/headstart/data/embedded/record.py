@@ -109,8 +109,7 @@ class FeatureRecord:
         if found is None:
             raise DataError(
                 f"table {name!r} has digests and vectors but no entry 'headstart' in its metadata, expected the one "
-                "that names their source, as headstart embed writes it; copy the entry when you write the table (pandas "
-                "does)"
+                "that names their source, as headstart embed writes it; copy the entry when you write the table"
             )
         try:
             text = json.loads(found)

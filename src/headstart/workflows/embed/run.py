@@ -119,6 +119,11 @@ def _targets(output: Path, n_images: int, shard_size: int) -> tuple[Path, ...]:
 def _check_output(output: Path, files: Sequence[Path]) -> None:
     """SettingError if the output holds anything but files of features."""
     if not output.exists():
+        above = next(place for place in output.absolute().parents if place.exists())
+        if not above.is_dir():
+            raise SettingError(
+                f"{str(above)!r} is a file, expected a folder to write {output.name!r} to; choose another"
+            )
         return
     if output.is_dir():
         there = sorted(one.name for one in output.iterdir() if not one.name.startswith("."))
@@ -137,7 +142,7 @@ def _check_output(output: Path, files: Sequence[Path]) -> None:
             )
     elif output != files[0]:
         raise SettingError(
-            f"{str(output)!r} is a file, expected a folder for {len(files)} parts; choose another, or delete it"
+            f"{str(output)!r} is a file, expected a folder for the parts; choose another, or delete it"
         )
     elif not is_part(output):
         raise SettingError(
