@@ -305,6 +305,16 @@ def test_a_cut_or_damaged_file_is_never_read_wrongly(one: Path, images: Dataset)
     assert n_found > 30
 
 
+def test_a_file_that_was_exchanged_meanwhile_is_refused(one: Path) -> None:
+    found = load(one)
+    write(one, lambda table: table.slice(0, 20))
+    with pytest.raises(BrokenDataError, match="have changed since they were read"):
+        everything(found)
+    one.unlink()
+    with pytest.raises(BrokenDataError, match="cannot be read"):
+        everything(found)
+
+
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_missing_part_is_named(three: Path, number: int) -> None:
     (three / f"part-0000{number}.parquet").unlink()

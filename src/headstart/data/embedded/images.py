@@ -45,11 +45,10 @@ class FeatureTable:
             f"{rounded}, computed by headstart {record.version} with {record.runtime}"
         )
 
-    @cached_property
+    @property
     def state(self) -> list[tuple[int, int]]:
-        """Size and time of the last change of each file: what was copied from others holds no more."""
-        status = [part.path.stat() for part in self._parts]
-        return [(one.st_size, one.st_mtime_ns) for one in status]
+        """That of each file: what was copied from others holds no more."""
+        return [part.state for part in self._parts]
 
     def noted(self, fingerprint: str, rows: NDArray[np.intp]) -> str:
         """The fingerprint, by which the vectors of these rows are found from now on."""

@@ -108,12 +108,13 @@ def _is_of_features(names: Sequence[str], metadata: Mapping[bytes, bytes]) -> bo
 class Part:
     """One Parquet file of features; its vectors are read when they are used.
 
-    DataError or BrokenDataError if it is none, or damaged.
+    ``state`` changes with the file. DataError or BrokenDataError if it is none, or damaged.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.state = path, (-1, -1)
         with self._open() as file:
+            self.state = _state(path)
             names, metadata = file.schema_arrow.names, _entries(file.metadata)
             if not _is_of_features(names, metadata):
                 raise DataError(
@@ -138,6 +139,11 @@ class Part:
         """The open Parquet file; what it raises becomes one sentence."""
         parquet = require("pyarrow.parquet", extra="tables", for_=f"features {self.path.name!r}")
         try:
+            if self.state not in ((-1, -1), _state(self.path)):
+                raise BrokenDataError(
+                    f"features {str(self.path)!r} have changed since they were read, expected them as they were; load "
+                    "them again"
+                )
             with parquet.ParquetFile(self.path, page_checksum_verification=True) as file:
                 yield file
         except (OSError, ValueError, NotImplementedError) as error:
@@ -232,6 +238,12 @@ class Part:
             f"vectors of {str(self.path)!r} after row {first} are {what}, expected {self.record.n_features} numbers "
             "in each row; keep this column as headstart embed writes it"
         )
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _arrow() -> Any:
