@@ -330,6 +330,7 @@ def test_a_study_from_features_of_files_has_equal_numbers_while_they_are_there(d
     left_out = next(remark for remark in without.remarks if "left out" in remark)
     assert left_out.startswith("The controls random frozen and HOG are left out")
     assert "80 of 80 image files are not there" in left_out
+    assert without.verdict.endswith("so how transfer compares with them is unknown.")
     assert any("near copies were not searched for" in finding for finding in without.findings)
     assert not without.galleries and not without.examples
     assert "f.parquet" in render(without)
@@ -366,6 +367,7 @@ def test_without_images_a_transfer_says_what_it_lacks(few: Dataset, written: Pat
     assert any(
         remark.startswith("The controls HOG and raw pixels are left out") for remark in done.result.remarks
     )
+    assert done.result.verdict.endswith("so how transfer compares with them is unknown.")
     done.learned.model.save(tmp_path / "model", render(done.result))
     model = open_model(tmp_path / "model")
     assert not model.samples

@@ -14,7 +14,12 @@ from headstart.sources.embedded import with_known_features
 from headstart.sources.features import Extraction
 from headstart.strategies.places import Probe
 
-__all__ = ["about_features", "left_out_sentence", "on_known_features"]
+__all__ = ["WITHOUT_CONTROLS", "about_features", "left_out_sentence", "on_known_features"]
+
+WITHOUT_CONTROLS = (
+    "Controls that compute from images were left out, so how transfer compares with them is unknown."
+)
+"""The end of a verdict where `left_out_sentence` names some."""
 
 
 def on_known_features(
@@ -56,17 +61,14 @@ def on_known_features(
     return replace(probe, layer=place[0], pooling=place[1]), options
 
 
-def left_out_sentence(names: Sequence[str], *datasets: Dataset) -> str | None:
-    """That some controls are left out because they compute from pixels; None if none is."""
+def left_out_sentence(names: Sequence[str], *datasets: Dataset) -> tuple[str, ...]:
+    """That some controls are left out because they compute from pixels; empty if none is."""
     reason = next((one for one in (why_no_pixels(dataset.images) for dataset in datasets) if one), None)
     if reason is None or not names:
-        return None
+        return ()
     listed = " and ".join([part for part in (", ".join(names[:-1]), names[-1]) if part])
     are = f"The control {listed} is" if len(names) == 1 else f"The controls {listed} are"
-    return (
-        f"{are} left out, because the images are not there, only their features ({reason}): how transfer compares "
-        "with that is unknown."
-    )
+    return (f"{are} left out, because the images are not there, only their features ({reason}).",)
 
 
 def about_features(*datasets: Dataset) -> dict[str, str]:

@@ -141,8 +141,8 @@ class Part:
         try:
             if self.state not in ((-1, -1), _state(self.path)):
                 raise BrokenDataError(
-                    f"features {str(self.path)!r} have changed since they were read, expected them as they were; load "
-                    "them again"
+                    f"features {str(self.path)!r} have changed since they were read, expected them as they were; "
+                    "load them again"
                 )
             with parquet.ParquetFile(self.path, page_checksum_verification=True) as file:
                 yield file

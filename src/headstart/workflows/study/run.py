@@ -25,7 +25,7 @@ from headstart.sources.hog import HOG
 from headstart.sources.pixels import PIXELS
 from headstart.sources.precision import INT8, precise
 from headstart.sources.registry import kind_of
-from headstart.strategies.embedded import left_out_sentence, on_known_features
+from headstart.strategies.embedded import WITHOUT_CONTROLS, left_out_sentence, on_known_features
 from headstart.strategies.finetune.decide import FINETUNE_NAMES, Finetuner, sentence_of
 from headstart.strategies.fits import Chooser, Reader, Strategy
 from headstart.strategies.unlabelled import Unlabelled
@@ -119,11 +119,12 @@ def run_study(
         in_processes=[one.name for one in CONTESTANTS.values() if one.parallel] if few else (),
     )
     finetuned = [] if study.finetuner is None else [sentence_of(study.finetuner.decisions)]
-    result = study_result(
-        study, table, (*finetuned, *left_out, *left_aside, *_warnings(study, dataset, request)), found
-    )
+    without = left_out_sentence(_without_pixels(study, request), setup.pool, setup.test)
+    remarks = (*finetuned, *without, *left_out, *left_aside, *_warnings(study, dataset, request))
+    result = study_result(study, table, remarks, found)
     return replace(
         result,
+        verdict=f"{result.verdict} {WITHOUT_CONTROLS}" if without else result.verdict,
         title=title or f"{short_name(source.name)} to {dataset.name}",
         summary=summary or study_summary(study),
         facts=study_facts(study, dataset, command, perf_counter() - begun),
@@ -213,13 +214,10 @@ def _context(
 def _strategies(study: StudyContext, request: StudyRequest) -> tuple[dict[str, Strategy], list[str]]:
     """The probe, further strategies and the controls, and why a control is missing."""
     strategies: dict[str, Strategy] = {}
-    remarks, setup, without = [], study.setup, []
-    there = has_pixels(setup.pool.images) and has_pixels(setup.test.images)
+    remarks = []
+    without = _without_pixels(study, request)
     for one in CONTESTANTS.values():
-        if one.make is None or (one.control and one.name not in request.controls):
-            continue
-        if one.pixels and not there:
-            without += [one.name] if _would_run(one.name, study) else []
+        if one.make is None or (one.control and one.name not in request.controls) or one.name in without:
             continue
         made = one.make(study)
         if made.strategy is not None:
@@ -228,16 +226,18 @@ def _strategies(study: StudyContext, request: StudyRequest) -> tuple[dict[str, S
             remarks.append(made.remark)
         if one.name == PROBE:
             strategies |= {name: make(study.setup) for name, make in request.extra.items()}
-    remarks += filter(None, [left_out_sentence(without, setup.pool, setup.test)])
     return strategies, remarks
 
 
-def _would_run(control: str, study: StudyContext) -> bool:
-    """Whether a control that computes from images would run if they were there."""
+def _without_pixels(study: StudyContext, request: StudyRequest) -> list[str]:
+    """Controls that are left out because they compute from images, of which the features alone are known."""
+    if has_pixels(study.setup.pool.images) and has_pixels(study.setup.test.images):
+        return []
     kind = kind_of(study.source)
     own = {PIXELS.prefix: "raw pixels", HOG.prefix: "HOG"}.get(kind.prefix)
-    needed = {COLLAPSE: study.trained is not None, "random frozen": kind.pretrained}
-    return control != own and needed.get(control, True)
+    runs = {COLLAPSE: study.trained is not None, "random frozen": kind.pretrained}
+    wanted = [one.name for one in CONTESTANTS.values() if one.pixels and one.name in request.controls]
+    return [name for name in wanted if name != own and runs.get(name, True)]
 
 
 def _prepared(setup: EvaluationSetup, source: Source) -> EvaluationSetup:

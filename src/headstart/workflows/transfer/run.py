@@ -26,7 +26,12 @@ from headstart.report.records import Gallery, PlainTable, Report
 from headstart.sources.features import PLAIN, Extraction
 from headstart.sources.precision import INT8, check_saved, precise
 from headstart.sources.registry import kind_of
-from headstart.strategies.embedded import about_features, left_out_sentence, on_known_features
+from headstart.strategies.embedded import (
+    WITHOUT_CONTROLS,
+    about_features,
+    left_out_sentence,
+    on_known_features,
+)
 from headstart.strategies.finetune.model import Attempt, attempt, depth_table
 from headstart.strategies.finetune.options import FinetuneOptions
 from headstart.strategies.parts import TrainingParts, training_parts
@@ -157,7 +162,7 @@ def run_transfer(
         kind="transfer",
         title=name or f"{short_name(source.name)} to {dataset.name}",
         summary=_summary(kept, evaluation),
-        verdict=_verdict(evaluation),
+        verdict=_verdict(evaluation, without=bool(_left_out(source, dataset))),
         remarks=(*remarks, *texts, *found.remarks),
         curves=() if kept.curve is None else (kept.curve,),
         facts=_facts(source, dataset, kept, command),
@@ -237,8 +242,12 @@ def _measured(evaluation: TransferEvaluation | None, dataset: Dataset, source: S
 def _judged_remarks(evaluation: TransferEvaluation, source: Source, dataset: Dataset) -> tuple[str, ...]:
     """Remarks on images that the source has seen, on controls without images, and on the table."""
     known = seen_remark("the source", evaluation.images.images, source.seen)
-    left_out = left_out_sentence(PIXEL_CONTROLS if kind_of(source).pretrained else (), dataset)
-    return (*filter(None, (known, left_out)), *evaluation.table.remarks)
+    return (*([known] if known else []), *_left_out(source, dataset), *evaluation.table.remarks)
+
+
+def _left_out(source: Source, dataset: Dataset) -> tuple[str, ...]:
+    """A remark if controls are left out because the images are not there."""
+    return left_out_sentence(PIXEL_CONTROLS if kind_of(source).pretrained else (), dataset)
 
 
 def _held_share(finetune: FinetuneOptions | None) -> float | None:
@@ -273,7 +282,7 @@ def _recorded(
     return replace(kept, model=replace(kept.model, manifest=noted))
 
 
-def _verdict(evaluation: TransferEvaluation | None) -> str:
+def _verdict(evaluation: TransferEvaluation | None, *, without: bool) -> str:
     if evaluation is None:
         return (
             "Nothing could be held out: a class has images of one group only, or copies of one image. "
@@ -285,7 +294,8 @@ def _verdict(evaluation: TransferEvaluation | None) -> str:
         f"[{100 * score.low:.1f}, {100 * score.high:.1f}]."
     )
     controlled = any(one.strategy == PROBE for one in evaluation.table.comparisons)
-    return f"{text} {evaluation.table.verdict}" if controlled else text
+    text = f"{text} {evaluation.table.verdict}" if controlled else text
+    return f"{text} {WITHOUT_CONTROLS}" if without else text
 
 
 def _sizes(parts: TrainingParts, evaluation: TransferEvaluation | None, dataset: Dataset) -> dict[str, int]:
