@@ -27,6 +27,7 @@ def test_features_of_a_dataset_and_a_model_from_them(run: Run, desk: Path) -> No
     assert "1 of 1 files were there already and were kept" in again.out
     made = run("transfer", "f.parquet", "-o", "model", "--head", "ridge", "--json")
     assert made.code == 0, made
+    assert made.err == "headstart: source pixels, which computed the features\n"
     assert "read from f.parquet: 360 rows" in json.loads(made.out)["result"]["facts"]["features"]
     assert "read from f.parquet" in (desk / "model/report.html").read_text()
 

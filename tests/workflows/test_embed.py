@@ -476,6 +476,14 @@ def test_int8_is_made_again_without_the_images(few: Dataset, drawings: Source, t
     images = run_transfer(drawings, few, Probe("block3", "avg", "ridge"), options=options)
     assert known.learned.model.graph == images.learned.model.graph
     assert known.learned.model.manifest.source["precision"] == "int8"
+    table = pq.read_table(tmp_path / "f.parquet")
+    record = json.loads(table.schema.metadata[b"headstart"])
+    for ranges, said in (("AAAA", "malformed"), ("!", "malformed"), ("AAAAAA==", "have 1 values")):
+        record["source"]["ranges"] = ranges
+        changed = table.replace_schema_metadata({b"headstart": json.dumps(record)})
+        pq.write_table(changed, tmp_path / "g.parquet")
+        with pytest.raises(SourceError, match=said):
+            embedded_source(load(tmp_path / "g.parquet"))
 
 
 def test_a_model_folder_is_a_source_that_may_move(few: Dataset, desk: Path) -> None:

@@ -75,7 +75,13 @@ def _opened(name: str, note: EmbeddedSource, dataset: Dataset) -> Source:
     source = open_source(name, dataset, note.seed, note.size_px, note.policy)
     if note.ranges is None or source.precision == INT8:
         return source
-    values = np.frombuffer(base64.b64decode(note.ranges, validate=True), np.float32)
+    try:
+        values = np.frombuffer(base64.b64decode(note.ranges, validate=True), np.float32)
+    except ValueError as error:
+        raise SettingError(
+            f"ranges of source {name!r} in int8 are malformed ({error}), expected base64 of float32; compute the "
+            "features again"
+        ) from error
     return with_ranges(source, values, note.calibrated_on or "")
 
 

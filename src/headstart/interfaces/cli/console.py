@@ -196,6 +196,8 @@ def opened(
     progress.step("open the source", 0, 0)
     known = embedded_source(dataset, name, size_px, policy)
     if known is not None:
+        if name is None:
+            print(f"headstart: source {printable(known.name)}, which computed the features", file=sys.stderr)
         return known, dataset
     return fitting(name, dataset, seed, size_px, policy, ahead), dataset
 
