@@ -23,6 +23,7 @@ __all__ = [
     "TrainSettings",
     "TransferClassifier",
     "__version__",
+    "embed",
     "evaluate",
     "load",
     "open",
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
     from headstart.data.readers.load import load
     from headstart.errors import HeadstartError
-    from headstart.interfaces.python import evaluate, study, train, transfer
+    from headstart.interfaces.python import embed, evaluate, study, train, transfer
     from headstart.interfaces.sklearn import TransferClassifier
     from headstart.models.model import Model
     from headstart.models.model import open_model as open
@@ -47,6 +48,7 @@ _HOMES = {
     "Model": ("headstart.models.model", "Model"),
     "TrainSettings": ("headstart.records", "TrainSettings"),
     "TransferClassifier": ("headstart.interfaces.sklearn", "TransferClassifier"),
+    "embed": ("headstart.interfaces.python", "embed"),
     "evaluate": ("headstart.interfaces.python", "evaluate"),
     "load": ("headstart.data.readers.load", "load"),
     "open": ("headstart.models.model", "open_model"),

@@ -1,4 +1,4 @@
-"""The Python interface: ``hs.train``, ``hs.transfer``, ``hs.evaluate`` and ``hs.study``."""
+"""The Python interface: ``hs.train``, ``hs.transfer``, ``hs.embed``, ``hs.evaluate`` and ``hs.study``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from headstart.models.manifest import check_name
 from headstart.models.model import Model, open_model
 from headstart.records import Source, TrainSettings
 from headstart.report.records import Report
+from headstart.sources.embedded import embedded_source
 from headstart.sources.features import Extraction
 from headstart.sources.fitting import fitting_source, inputs_ahead, opened_ahead, with_fitting_policy
 from headstart.sources.order import check_order
@@ -31,11 +32,12 @@ from headstart.strategies.places import Probe
 from headstart.strategies.scratch import learn_network
 from headstart.system.cache import default_cache
 from headstart.system.progress import SILENT
+from headstart.workflows.embed import SHARD_SIZE, Embedded, EmbedRequest, run_embed
 from headstart.workflows.evaluate import run_evaluation
 from headstart.workflows.study import CONTROLS, StudyRequest, parse_controls, run_study
 from headstart.workflows.transfer import run_transfer
 
-__all__ = ["evaluate", "study", "train", "transfer"]
+__all__ = ["embed", "evaluate", "study", "train", "transfer"]
 
 
 def train(
@@ -129,7 +131,8 @@ def transfer(
         drawings and ``photos`` for photos. Drawings of another size than a network of small grey images takes are
         prepared by the policy ``ink``, except for a Source, which is taken as it is.
     data : str, path, Dataset, data frame or iterable of (image, label)
-        Images to learn from: a dataset, or what `headstart.load` takes. Its ``test`` split is not used.
+        Images to learn from: a dataset, or what `headstart.load` takes. Its ``test`` split is not used. Or the output
+        of `embed`, with None for the source; layer and pooling are then those of the features.
     layer : str, optional
         Layer to read features from. Default: selected by cross-validation; the source's own where a class has one
         image.
@@ -211,6 +214,71 @@ def transfer(
         novelty_rate=novelty_rate,
     )
     return done.learned.model
+
+
+def embed(
+    source: str | os.PathLike[str] | Model | Source | None,
+    data: Any,
+    output: str | os.PathLike[str],
+    *,
+    layer: str | None = None,
+    pooling: str | None = None,
+    float16: bool = False,
+    shard_size: int = SHARD_SIZE,
+    precision: str | None = None,
+    seed: int = 0,
+) -> Embedded:
+    """Write the features of every image to a Parquet table.
+
+    The columns are ``path``, ``label``, ``split`` and ``group`` where the dataset has them, ``digest`` (SHA-256 of
+    the file, or of size and pixels of an image in memory) and ``vector``. `transfer` and `study` take the file or
+    folder as their data.
+
+    Parameters
+    ----------
+    source : str, path, Model, Source or None
+        As in `transfer`.
+    data : str, path, Dataset, data frame or iterable of (image, label)
+        A dataset, or what `headstart.load` takes; all of its splits are used.
+    output : str or path
+        A file if it ends in ``.parquet`` and all images are one shard; else a folder of files
+        ``part-00000.parquet`` and so on. Files of an interrupted run of the same call are kept.
+    layer : str, optional
+        Layer to read. Default: the source's own.
+    pooling : {'flat', 'avg', 'grid2'}, optional
+        Pooling of feature maps. Default: what fits the layer.
+    float16 : bool, default=False
+        Write vectors as float16 rather than float32.
+    shard_size : int, default=65536
+        Images in a file. Memory holds the features of one file at a time.
+    precision : {'fp32', 'int8'}, optional
+        Precision of the network, as in `transfer`; ``int8`` is calibrated on at most 100 of all images.
+    seed : int, default=0
+        Draws the weights of a random source.
+
+    Returns
+    -------
+    Embedded
+        The files that were written or kept.
+
+    Raises
+    ------
+    HeadstartError
+        If an argument or the data is not valid, the output holds anything else, or pyarrow is not installed.
+
+    Examples
+    --------
+    >>> import headstart as hs
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     found = hs.embed("pixels", "digits:0-1", f"{folder}/digits.parquet")
+    ...     model = hs.transfer(None, found.output, head="ridge")
+    >>> found.record.data.n_images, found.record.n_features, model.classes
+    (360, 64, ('0', '1'))
+    """
+    frozen, dataset = _opened(source, data, seed)
+    request = EmbedRequest(layer, pooling, float16, shard_size, seed)
+    return run_embed(frozen, dataset, Path(output), request, options=Extraction(precision=precision))
 
 
 def evaluate(
@@ -302,7 +370,7 @@ def study(
     source : str, path, Model, Source or None
         As in `transfer`.
     data : str, path, Dataset, data frame or iterable of (image, label)
-        Images to learn from: a dataset, or what `headstart.load` takes.
+        Images to learn from: a dataset, or what `headstart.load` takes, or the output of `embed`, as in `transfer`.
     test : as ``data``, optional
         Separate test set.
     protocol : {'holdout', 'folds', 'grouped', 'leave-one-out', 'external'}, optional
@@ -393,6 +461,9 @@ def _opened(source: Any, data: Any, seed: int) -> tuple[Source, Dataset]:
     ahead = first if isinstance(first, Source) else opened_ahead(name, seed)
     with reading(SILENT, *inputs_ahead(ahead, name)):
         dataset = load(data)
+    known = embedded_source(dataset, first if isinstance(first, Source) else name)
+    if known is not None:
+        return known, dataset
     if ahead is not None and name is not None and dataset.images.image_shape is None:
         return with_fitting_policy(ahead, dataset), dataset
     return _source(source, dataset, seed), dataset

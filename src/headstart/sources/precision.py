@@ -14,11 +14,22 @@ from headstart.data.dataset import Dataset
 from headstart.errors import SettingError
 from headstart.graph.quantize import RANGES, int8_fault, plan_int8
 from headstart.graph.run import INT8
-from headstart.records import Source
+from headstart.records import Array, Source
 from headstart.sources.features import Extraction, extract
 from headstart.sources.registry import kind_of
 
-__all__ = ["INT8", "SAVED_PRECISIONS", "Precise", "check_saved", "in_int8", "int8_obstacle", "precise"]
+__all__ = [
+    "INT8",
+    "SAVED_PRECISIONS",
+    "Precise",
+    "calibrated_on",
+    "check_saved",
+    "in_int8",
+    "int8_obstacle",
+    "int8_ranges",
+    "precise",
+    "with_ranges",
+]
 
 SAVED_PRECISIONS = ("fp32", INT8)
 """In which a model computes that is saved; bf16 is how a processor computes a graph in fp32."""
@@ -66,6 +77,17 @@ def in_int8(source: Source, calibration: Dataset, options: Extraction) -> Source
     """
     if source.precision == INT8:
         return source
+    return with_ranges(source, int8_ranges(source, calibration, options), calibrated_on(calibration))
+
+
+def calibrated_on(calibration: Dataset) -> str:
+    """What a source is calibrated on, as text."""
+    n_images = len(_spaced(len(calibration)))
+    return f"{n_images} image{'s' * (n_images > 1)} of {calibration.name}"
+
+
+def int8_ranges(source: Source, calibration: Dataset, options: Extraction) -> Array:
+    """Smallest and largest value of every tensor that is rounded, over some of the images, (2 x n_tensors,)."""
     obstacle = int8_obstacle(source)
     if obstacle is not None:
         raise SettingError(
@@ -84,16 +106,28 @@ def in_int8(source: Source, calibration: Dataset, options: Extraction) -> Source
         candidates=(),
     )
     seen = extract(some, ranges, options=replace(options, precision="fp32"))
-    written = plan.graph(seen).SerializeToString(deterministic=True)
+    found: Array = np.stack([seen[:, ::2].min(axis=0), seen[:, 1::2].max(axis=0)], axis=1).reshape(-1)
+    return found
+
+
+def with_ranges(source: Source, ranges: Array, calibration: str) -> Source:
+    """A source in int8 by ranges of its tensors, as `int8_ranges` gives them; ``calibration`` says of which images.
+
+    SettingError if there are not as many as the source has tensors.
+    """
+    plan = plan_int8(onnx.ModelProto.FromString(source.graph))
+    if len(ranges) != 2 * len(plan.tensors):
+        raise SettingError(
+            f"ranges have {len(ranges)} values for source {source.name!r}, expected {2 * len(plan.tensors)}; "
+            "calibrate it again"
+        )
+    written = plan.graph(ranges[None]).SerializeToString(deterministic=True)
     return replace(
         source,
         graph=written,
         fingerprint=hashlib.sha256(f"{source.fingerprint} int8 ".encode() + written).hexdigest(),
         precision=INT8,
-        notes={
-            **source.notes,
-            "calibrated on": f"{len(some)} image{'s' * (len(some) > 1)} of {calibration.name}",
-        },
+        notes={**source.notes, "calibrated on": calibration},
     )
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from headstart.data.checks.seen import inherited, record
 from headstart.data.dataset import Dataset
+from headstart.data.readable import has_pixels
 from headstart.evaluation.calibration import reliability
 from headstart.evaluation.records import Calibration
 from headstart.graph import build, layers
@@ -244,7 +245,9 @@ def _figures(found: Calibration) -> dict[str, Any]:
 
 
 def _samples(dataset: Dataset) -> tuple[NDArray[np.uint8], ...]:
-    """A few images, classes in turn; large photos are reduced."""
+    """A few images, classes in turn; large photos are reduced. None where there are no pixels."""
+    if not has_pixels(dataset.images):
+        return ()
     codes = dataset.codes()
     turn = np.empty(len(codes), np.intp)  # first of its class, second of it, ...
     for code in np.unique(codes):

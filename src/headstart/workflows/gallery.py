@@ -14,6 +14,7 @@ from headstart.data.faults import Fault, raise_faults
 from headstart.data.images.fit import fit_image
 from headstart.data.images.prepare import prepare
 from headstart.data.images.thumbnails import png_address
+from headstart.data.readable import has_pixels
 from headstart.errors import ShapeError
 from headstart.records import Array, Codes, Images, InputSpec
 from headstart.report.records import Gallery, ReportImage
@@ -85,8 +86,11 @@ class EvaluatedImages:
 def galleries(evaluated: EvaluatedImages, *, most: int = _MOST, heats: int = _HEATS) -> tuple[Gallery, ...]:
     """The most confident mistakes, if there are any, and the least certain images.
 
-    ``most`` images in each; ``heats`` occlusion maps in all, most of them for the mistakes.
+    ``most`` images in each; ``heats`` occlusion maps in all, most of them for the mistakes. None where the images
+    have no pixels.
     """
+    if not has_pixels(evaluated.dataset.images):
+        return ()
     n_wrong = min(int(evaluated.wrong.sum()), most)
     least = min(len(evaluated.codes), most)
     for_mistakes = min(n_wrong, max(heats - least, -(-2 * heats // 3)))

@@ -13,6 +13,7 @@ from headstart.data.checks.duplicates import exact_pairs
 from headstart.data.checks.facts import DARK, LIGHT, ImageFacts, OnImage, Sizes
 from headstart.data.dataset import Dataset
 from headstart.data.names import SPLITS, shown
+from headstart.data.readable import why_no_pixels
 from headstart.errors import nearest
 
 __all__ = ["Checkup", "Pair", "Sizes", "examine"]
@@ -75,7 +76,8 @@ def examine(dataset: Dataset, *, near: bool = True, on_image: OnImage | None = N
 
     With ``near``, every image is decoded (in threads, JPEG at a reduced scale), for near duplicates, sizes,
     modes and polarity: O(n_images ** 2) in matrix products; MissingDataError or BrokenDataError if a file
-    cannot be read. Without it no file is opened. ``on_image`` gets the numbers of images done and of all.
+    cannot be read. Without it, or where images have no pixels, no file is opened. ``on_image`` gets the
+    numbers of images done and of all.
 
     >>> pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8)).astype(np.uint8)
     >>> pixels[12] = pixels[3]
@@ -84,6 +86,8 @@ def examine(dataset: Dataset, *, near: bool = True, on_image: OnImage | None = N
     "the same image is labelled differently in 1 pair, such as 'image 3' (cat) and 'image 12' (dog)"
     """
     exact = exact_pairs(dataset.images.digests)
+    no_pixels = why_no_pixels(dataset.images)
+    near = near and no_pixels is None
     near_found: list[tuple[int, int, float]] = []
     facts = ImageFacts(dataset, near=near, on_image=on_image)
     if near:
@@ -114,6 +118,7 @@ def examine(dataset: Dataset, *, near: bool = True, on_image: OnImage | None = N
         problems,
         (
             *dataset.remarks,
+            *_features_remarks(no_pixels),
             *_class_remarks(dataset, counts),
             *_pair_remarks(pairs, problems),
             *_file_remarks(dataset.skipped),
@@ -125,6 +130,16 @@ def examine(dataset: Dataset, *, near: bool = True, on_image: OnImage | None = N
             *_few_remarks(training, split),
         ),
     )
+
+
+def _features_remarks(no_pixels: str | None) -> list[str]:
+    """That only features are there."""
+    if no_pixels is None:
+        return []
+    return [
+        f"the images are known by their features and digests only ({no_pixels}): near copies were not searched for, "
+        "only exact ones"
+    ]
 
 
 def _pair(dataset: Dataset, first: int, second: int, kind: str, similarity: float) -> Pair:

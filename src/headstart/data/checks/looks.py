@@ -16,7 +16,7 @@ from headstart.data.checks.duplicates import THUMB_PX
 from headstart.data.images.decode import squished
 from headstart.data.images.reduced import Header
 
-__all__ = ["CONTENT_BYTES", "TINY_PX", "Look", "content_of", "look_at", "value_ranges"]
+__all__ = ["CONTENT_BYTES", "TINY_PX", "Look", "content_digest", "content_of", "look_at", "value_ranges"]
 
 CONTENT_BYTES = 16
 TINY_PX = 64
@@ -60,8 +60,13 @@ def value_ranges(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def content_of(pixels: NDArray[np.uint8]) -> bytes:
-    """Digest of an image's size and pixels; the same for grey in one channel and in three."""
+    """The first bytes of `content_digest`."""
+    return content_digest(pixels)[:CONTENT_BYTES]
+
+
+def content_digest(pixels: NDArray[np.uint8]) -> bytes:
+    """SHA-256 of an image's size and pixels; the same for grey in one channel and in three."""
     if pixels.shape[2] == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., :1]
     head = "x".join(map(str, pixels.shape)).encode()
-    return hashlib.sha256(head + np.ascontiguousarray(pixels).data).digest()[:CONTENT_BYTES]
+    return hashlib.sha256(head + np.ascontiguousarray(pixels).data).digest()

@@ -19,6 +19,7 @@ from headstart.data.checks.appearance import LENGTH, LIMITS, Descriptors, Matche
 from headstart.data.checks.duplicates import THUMB_PX, thumbnails
 from headstart.data.checks.looks import CONTENT_BYTES, TINY_PX, content_of
 from headstart.data.images.turns import turn
+from headstart.data.readable import has_pixels
 from headstart.data.stores import ImageStore
 from headstart.errors import BrokenDataError, MissingDataError, ModelError
 from headstart.records import ROLES, Images, Seen
@@ -99,14 +100,14 @@ def inherited(seen: Seen | None) -> Seen | None:
 def recognise(images: ImageStore, seen: Seen, on_image: OnImage | None = None) -> Recognised:
     """Find the role that each image had for a model.
 
-    Files whose bytes were seen are not opened. The others are decoded, compared by their pixels, and then by
-    `appearance.Matcher`: time O(n_images * n_described) in matrix products, constant memory. ``on_image``
-    gets the numbers of images done and of all that are decoded.
+    Files whose bytes were seen are not opened, nor are images without pixels. The others are decoded, compared
+    by their pixels, and then by `appearance.Matcher`: time O(n_images * n_described) in matrix products,
+    constant memory. ``on_image`` gets the numbers of images done and of all that are decoded.
     """
     index = _Index(seen)
     known = index.places(_digests(images))
     near = np.zeros(len(images), np.bool_)
-    rest = np.flatnonzero(known < 0)
+    rest = np.flatnonzero(known < 0) if has_pixels(images) else np.zeros(0, np.intp)
     described = index.places(seen.digests)[seen.places]
     matcher, done = Matcher(Descriptors(seen.looks, seen.kinds)), 0
     for places, preview in _previews(images, rest):
@@ -187,6 +188,8 @@ def from_tensors(tensors: Mapping[str, NDArray[Any]], place: str) -> Seen:
 
 def _share(parts: Sequence[tuple[str, ImageStore]], images: ImageStore) -> int:
     """How many of these images get descriptors, so that all parts together keep to the limit."""
+    if not has_pixels(images):
+        return 0
     total = sum(len(one) for _, one in parts)
     return len(images) if total <= _MOST_DESCRIBED else len(images) * _MOST_DESCRIBED // total
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
 from headstart.data.images.prepare import prepare
+from headstart.data.readable import has_pixels
 from headstart.records import InputSpec
 
 __all__ = ["examples_of", "png_address", "png_bytes"]
@@ -19,7 +20,9 @@ _MOST = 8
 
 
 def examples_of(dataset: Dataset) -> tuple[tuple[str, str], ...]:
-    """The first images of each class as (class, ``data:`` address), 8 at most."""
+    """The first images of each class as (class, ``data:`` address), 8 at most; none where there are no pixels."""
+    if not has_pixels(dataset.images):
+        return ()
     each = max(1, _MOST // len(dataset.classes))
     places = [np.flatnonzero(dataset.labels == name)[:each] for name in dataset.classes[:_MOST]]
     some = dataset.subset(np.concatenate(places))

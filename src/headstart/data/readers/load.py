@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from headstart.data.dataset import Dataset
+from headstart.data.embedded.reader import is_features, read_features
 from headstart.data.faults import raise_faults
 from headstart.data.files import foreign_reason
 from headstart.data.names import natural_order, near_paths, split_name
@@ -56,8 +57,8 @@ def load(name: Any, *, split: str | None = None, strict: bool = False, download:
         A name in `catalog`; a folder of class folders (directly, or under train, val
         and test, by any of their usual names), or of images with a table next to them;
         a table (CSV, TSV, JSON, JSON lines, Parquet) with the columns path and label, and
-        optionally split and group; arrays (.npz); an archive (.zip, .tar, .tar.gz); the
-        address of an archive (``https://...zip#sha256=...``, fetched once). Shards of
+        optionally split and group; features that `headstart.embed` wrote; arrays (.npz); an
+        archive (.zip, .tar, .tar.gz); the address of an archive (``https://...zip#sha256=...``, fetched once). Shards of
         WebDataset (.tar), Parquet or Arrow: a file, a folder, or a pattern such as
         ``train-{0000..0012}.tar``; these, class folders and tables also by an address in a
         bucket (``s3://...``), and ``hf:OWNER/NAME`` for a dataset of the hub. A subset may
@@ -250,6 +251,8 @@ def _from_archive(given: str, folder: Path, skipped: Sequence[Skipped], *, stric
 
 def _from_path(text: str, *, strict: bool) -> Dataset:
     path = Path(os.path.expanduser(text))
+    if is_features(path):
+        return read_features(path)
     if path.is_dir():
         shards, others = shards_in(path)
         if shards and (not shards[0].lower().endswith(".parquet") or has_image_cells(shards[0])):

@@ -185,7 +185,11 @@ def opened(
     size_px: int | None = None,
     policy: str | None = None,
 ) -> tuple[Source, Dataset]:
-    """A source as `fitting` gives it, and a dataset, each file of which is read once for both."""
+    """A source as `fitting` gives it, and a dataset, each file of which is read once for both.
+
+    For features, the source that they were computed by.
+    """
+    from headstart.sources.embedded import embedded_source
     from headstart.sources.fitting import inputs_ahead, opened_ahead
 
     ahead = opened_ahead(name, seed, size_px, policy)
@@ -193,6 +197,11 @@ def opened(
     inputs = inputs_ahead(ahead, name, size_px, policy)
     dataset = load_dataset(data, strict=strict, progress=progress, inputs=inputs)
     progress.step("open the source", 0, 0)
+    known = embedded_source(dataset, name, size_px, policy)
+    if known is not None:
+        if name is None:
+            print(f"headstart: source {printable(known.name)}, which computed the features", file=sys.stderr)
+        return known, dataset
     return fitting(name, dataset, seed, size_px, policy, ahead), dataset
 
 

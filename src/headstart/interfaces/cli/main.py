@@ -18,6 +18,7 @@ import typer
 
 from headstart import __version__
 from headstart.errors import HeadstartError
+from headstart.interfaces.cli.embed import embed
 from headstart.interfaces.cli.manage import cache_app, inspect, sources_app
 from headstart.interfaces.cli.predict import evaluate, predict
 from headstart.interfaces.cli.rank import sources_rank
@@ -43,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (transfer, evaluate, predict, study, tune, train, inspect, export, serve, teach, run):
+for _command in (transfer, evaluate, predict, study, tune, train, embed, inspect, export, serve, teach, run):
     app.command()(_command)
 sources_app.command("rank")(sources_rank)
 app.add_typer(recipes_app, name="recipes")

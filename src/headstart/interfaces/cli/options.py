@@ -50,7 +50,7 @@ SourceAndData = Annotated[
         metavar="[source] data",
         help="Source: a name that headstart sources list shows, such as photos, drawings or timm:NAME, or a model "
         "folder; left out, photos or drawings, whichever the images are. Then the dataset: a name, a folder of class "
-        "folders, or a table.",
+        "folders, a table, or features that embed wrote, with which the source is left out.",
         show_default=False,
     ),
 ]

@@ -192,6 +192,7 @@ _ALL = (
         control=True,
         make=_scratch,
         parallel=True,
+        pixels=True,
     ),
     Contestant(
         "random frozen",
@@ -200,10 +201,22 @@ _ALL = (
         control=True,
         make=_random_frozen,
         redrawn=True,
+        pixels=True,
     ),
-    Contestant("HOG", "histograms of oriented gradients, no network", "hog", control=True, make=_hog),
-    Contestant("raw pixels", "prepared pixels, no network", "pixels", control=True, make=_raw_pixels),
-    Contestant(COLLAPSE, "derived from the source's own classes", "collapse", control=True, make=_collapse),
+    Contestant(
+        "HOG", "histograms of oriented gradients, no network", "hog", control=True, make=_hog, pixels=True
+    ),
+    Contestant(
+        "raw pixels", "prepared pixels, no network", "pixels", control=True, make=_raw_pixels, pixels=True
+    ),
+    Contestant(
+        COLLAPSE,
+        "derived from the source's own classes",
+        "collapse",
+        control=True,
+        make=_collapse,
+        pixels=True,
+    ),
     Contestant(
         "majority", "always the most frequent class", "majority", rival=False, control=True, make=_majority
     ),

@@ -56,10 +56,12 @@ class Contestant(Entry):
     """A strategy or a control: how the report shows it, and how a study makes it.
 
     ``make`` is None for strategies that recipes make themselves. ``redrawn``: its frozen random weights are
-    drawn again in every round. ``parallel``: with few images it runs in processes of its own.
+    drawn again in every round. ``parallel``: with few images it runs in processes of its own. ``pixels``: it computes
+    from images, so it is left out where the features alone are known.
     """
 
     control: bool = False
     make: Callable[[StudyContext], ReadyStrategy] | None = None
     redrawn: bool = False
     parallel: bool = False
+    pixels: bool = False

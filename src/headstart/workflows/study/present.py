@@ -20,6 +20,7 @@ from headstart.heads.base import Head
 from headstart.records import Array, Images
 from headstart.report.records import Report
 from headstart.sources.features import Place, feature_graph
+from headstart.strategies.embedded import about_features
 from headstart.strategies.fits import fitted
 from headstart.strategies.places import places_of
 from headstart.strategies.provenance import about_source, made_with
@@ -182,7 +183,7 @@ def study_summary(study: StudyContext) -> str:
 
 def study_facts(study: StudyContext, dataset: Dataset, command: str, seconds: float) -> Mapping[str, str]:
     """What is necessary to reproduce the figures."""
-    source, test = study.source, study.setup.test
+    source, setup, test = study.source, study.setup, study.setup.test
     test_set = (
         {} if test.name == dataset.name else {"judged_by": f"{test.name}, fingerprint {test.fingerprint}"}
     )
@@ -192,6 +193,7 @@ def study_facts(study: StudyContext, dataset: Dataset, command: str, seconds: fl
         "source_fingerprint": source.fingerprint,
         "data": f"{dataset.name}, fingerprint {dataset.fingerprint}",
         **test_set,
+        **about_features(setup.pool, test),
         "preparation": f"{source.input.policy} to {source.input.height_px} x {source.input.width_px} px",
         "seed": str(study.seed),
         **made_with(),

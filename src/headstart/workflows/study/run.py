@@ -10,24 +10,29 @@ from headstart.data.checks.refuse import checked, refuse_copies_only, refuse_sha
 from headstart.data.checks.seen import seen_remark
 from headstart.data.checks.unlabelled import usable
 from headstart.data.dataset import Dataset, check_same_classes, require_classes
+from headstart.data.embedded.images import table_of
 from headstart.data.images.augment import flip_warning
 from headstart.data.images.prepare import prepare
 from headstart.data.names import listed
+from headstart.data.readable import has_pixels
 from headstart.data.stores import ArrayImages
 from headstart.errors import SettingError
 from headstart.models.model import Model
 from headstart.records import Source
 from headstart.report.records import Report
 from headstart.sources.features import PLAIN, Extraction
+from headstart.sources.hog import HOG
+from headstart.sources.pixels import PIXELS
 from headstart.sources.precision import INT8, precise
 from headstart.sources.registry import kind_of
+from headstart.strategies.embedded import WITHOUT_CONTROLS, left_out_sentence, on_known_features
 from headstart.strategies.finetune.decide import FINETUNE_NAMES, Finetuner, sentence_of
 from headstart.strategies.fits import Chooser, Reader, Strategy
 from headstart.strategies.unlabelled import Unlabelled
 from headstart.workflows.comparison.present import short_name
 from headstart.workflows.comparison.protocol import EvaluationSetup, Protocol, decide
 from headstart.workflows.comparison.table import run_table
-from headstart.workflows.comparison.verdict import FINETUNE, PROBE, UNLABELLED
+from headstart.workflows.comparison.verdict import COLLAPSE, FINETUNE, PROBE, UNLABELLED
 from headstart.workflows.study.contestants import CONTESTANTS, SCRATCH
 from headstart.workflows.study.context import StudyContext
 from headstart.workflows.study.present import study_facts, study_result, study_summary
@@ -90,6 +95,14 @@ def run_study(
     begun = perf_counter()
     check_controls(request.controls)
     check_numbers(request)
+    probe, options = on_known_features(
+        source,
+        [dataset, *([] if external is None else [external])],
+        request.probe,
+        options,
+        finetune=request.finetune is not None,
+    )
+    request = replace(request, probe=probe)
     dataset, found = _checked_data(dataset, external, request)
     study = _context(source, dataset, request, external, trained, options)
     setup = study.setup
@@ -108,11 +121,12 @@ def run_study(
         here=FINETUNE_NAMES,  # they record what was decided
     )
     finetuned = [] if study.finetuner is None else [sentence_of(study.finetuner.decisions)]
-    result = study_result(
-        study, table, (*finetuned, *left_out, *left_aside, *_warnings(study, dataset, request)), found
-    )
+    without = left_out_sentence(_without_pixels(study, request), setup.pool, setup.test)
+    remarks = (*finetuned, *without, *left_out, *left_aside, *_warnings(study, dataset, request))
+    result = study_result(study, table, remarks, found)
     return replace(
         result,
+        verdict=f"{result.verdict} {WITHOUT_CONTROLS}" if without else result.verdict,
         title=title or f"{short_name(source.name)} to {dataset.name}",
         summary=summary or study_summary(study),
         facts=study_facts(study, dataset, command, perf_counter() - begun),
@@ -203,8 +217,9 @@ def _strategies(study: StudyContext, request: StudyRequest) -> tuple[dict[str, S
     """The probe, further strategies and the controls, and why a control is missing."""
     strategies: dict[str, Strategy] = {}
     remarks = []
+    without = _without_pixels(study, request)
     for one in CONTESTANTS.values():
-        if one.make is None or (one.control and one.name not in request.controls):
+        if one.make is None or (one.control and one.name not in request.controls) or one.name in without:
             continue
         made = one.make(study)
         if made.strategy is not None:
@@ -216,10 +231,21 @@ def _strategies(study: StudyContext, request: StudyRequest) -> tuple[dict[str, S
     return strategies, remarks
 
 
+def _without_pixels(study: StudyContext, request: StudyRequest) -> list[str]:
+    """Controls that are left out because they compute from images, of which the features alone are known."""
+    if has_pixels(study.setup.pool.images) and has_pixels(study.setup.test.images):
+        return []
+    kind = kind_of(study.source)
+    own = {PIXELS.prefix: "raw pixels", HOG.prefix: "HOG"}.get(kind.prefix)
+    runs = {COLLAPSE: study.trained is not None, "random frozen": kind.pretrained}
+    wanted = [one.name for one in CONTESTANTS.values() if one.pixels and one.name in request.controls]
+    return [name for name in wanted if name != own and runs.get(name, True)]
+
+
 def _prepared(setup: EvaluationSetup, source: Source) -> EvaluationSetup:
     """Image files prepared once for a source of small images and for its random networks."""
     pool, test, spec = setup.pool, setup.test, source.input
-    if pool.images.pixels is not None or spec.height_px > _SMALL_PX:
+    if pool.images.pixels is not None or spec.height_px > _SMALL_PX or table_of(pool.images) is not None:
         return setup
     fit_pool = replace(pool, images=ArrayImages(prepare(pool, spec)))
     fit_test = fit_pool if test is pool else replace(test, images=ArrayImages(prepare(test, spec)))

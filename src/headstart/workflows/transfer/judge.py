@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import headstart.workflows.study.contestants  # noqa: F401 (registers names and notes of the rows)
 from headstart.data.dataset import Dataset
+from headstart.data.readable import has_pixels
 from headstart.records import Array, Source
 from headstart.sources.features import Extraction
 from headstart.sources.registry import kind_of
@@ -25,7 +26,10 @@ from headstart.workflows.comparison.protocol import Protocol, crossed_protocol
 from headstart.workflows.comparison.table import Table, run_table
 from headstart.workflows.comparison.verdict import FINETUNE, FLOAT, PROBE, UNLABELLED
 
-__all__ = ["TransferEvaluation", "by_cross_validation", "judged"]
+__all__ = ["PIXEL_CONTROLS", "TransferEvaluation", "by_cross_validation", "judged"]
+
+PIXEL_CONTROLS = ("HOG", "raw pixels")
+"""Controls that compute from images."""
 
 _FOLDS, _MORE_FOLDS = 10, 20
 _PAIRS = ((UNLABELLED, PROBE), (FLOAT, PROBE))
@@ -138,7 +142,10 @@ def _in_floats(plain: Source | None, reader: Reader, probe: Probe) -> dict[str, 
 
 
 def _controls(reader: Reader, probe: Probe, *, whole: bool = False) -> dict[str, Strategy]:
-    """The controls HOG, raw pixels and majority; none if the source is not pretrained."""
+    """The controls HOG, raw pixels and majority; none if the source is not pretrained.
+
+    Majority alone where the images have no pixels.
+    """
     if not kind_of(reader.source).pretrained:
         return {}
     makers: dict[str, Callable[[], Strategy]] = {
@@ -146,4 +153,5 @@ def _controls(reader: Reader, probe: Probe, *, whole: bool = False) -> dict[str,
         "raw pixels": lambda: raw_pixels(reader, balance=probe.balance),
         "majority": lambda: majority(reader.pool, whole=whole),
     }
-    return {name: make() for name, make in makers.items()}
+    there = has_pixels(reader.pool.images)
+    return {name: make() for name, make in makers.items() if there or name not in PIXEL_CONTROLS}

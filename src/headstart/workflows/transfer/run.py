@@ -25,6 +25,13 @@ from headstart.records import Source
 from headstart.report.records import Gallery, PlainTable, Report
 from headstart.sources.features import PLAIN, Extraction
 from headstart.sources.precision import INT8, check_saved, precise
+from headstart.sources.registry import kind_of
+from headstart.strategies.embedded import (
+    WITHOUT_CONTROLS,
+    about_features,
+    left_out_sentence,
+    on_known_features,
+)
 from headstart.strategies.finetune.model import Attempt, attempt, depth_table
 from headstart.strategies.finetune.options import FinetuneOptions
 from headstart.strategies.parts import TrainingParts, training_parts
@@ -36,7 +43,7 @@ from headstart.strategies.unlabelled import Unlabelled
 from headstart.workflows.comparison.present import choice_table, short_name
 from headstart.workflows.comparison.verdict import PROBE
 from headstart.workflows.gallery import EvaluatedImages, galleries
-from headstart.workflows.transfer.judge import TransferEvaluation, judged
+from headstart.workflows.transfer.judge import PIXEL_CONTROLS, TransferEvaluation, judged
 
 __all__ = ["Transferred", "run_transfer"]
 
@@ -124,6 +131,7 @@ def run_transfer(
     check_name(name)
     checked_rate(novelty_rate)
     _check_precision(source, finetune, options)
+    probe, options = on_known_features(source, [dataset], probe, options, finetune=finetune is not None)
     options.progress.step(f"look for copies in {dataset.name}", 0, 0)
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
     dataset, share = hold_out(dataset, holdout, seed, source.seen), _held_share(finetune)
@@ -149,12 +157,12 @@ def run_transfer(
     kept = _recorded(kept, evaluation, name, novelty_rate)
     flips = None if probe.augmentation is None else flip_warning(dataset.classes, probe.augmentation)
     texts = _texts(kept.model.manifest, learned, tried, holdout_sentence(dataset), flips, left_aside)
-    remarks = () if evaluation is None else _judged_remarks(evaluation, source)
+    remarks = () if evaluation is None else _judged_remarks(evaluation, source, dataset)
     result = Report(
         kind="transfer",
         title=name or f"{short_name(source.name)} to {dataset.name}",
         summary=_summary(kept, evaluation),
-        verdict=_verdict(evaluation),
+        verdict=_verdict(evaluation, without=bool(_left_out(source, dataset))),
         remarks=(*remarks, *texts, *found.remarks),
         curves=() if kept.curve is None else (kept.curve,),
         facts=_facts(source, dataset, kept, command),
@@ -231,10 +239,15 @@ def _measured(evaluation: TransferEvaluation | None, dataset: Dataset, source: S
     }
 
 
-def _judged_remarks(evaluation: TransferEvaluation, source: Source) -> tuple[str, ...]:
-    """Remarks on the table, and on images that the source has seen."""
+def _judged_remarks(evaluation: TransferEvaluation, source: Source, dataset: Dataset) -> tuple[str, ...]:
+    """Remarks on images that the source has seen, on controls without images, and on the table."""
     known = seen_remark("the source", evaluation.images.images, source.seen)
-    return (*([known] if known else []), *evaluation.table.remarks)
+    return (*([known] if known else []), *_left_out(source, dataset), *evaluation.table.remarks)
+
+
+def _left_out(source: Source, dataset: Dataset) -> tuple[str, ...]:
+    """A remark if controls are left out because the images are not there."""
+    return left_out_sentence(PIXEL_CONTROLS if kind_of(source).pretrained else (), dataset)
 
 
 def _held_share(finetune: FinetuneOptions | None) -> float | None:
@@ -269,7 +282,7 @@ def _recorded(
     return replace(kept, model=replace(kept.model, manifest=noted))
 
 
-def _verdict(evaluation: TransferEvaluation | None) -> str:
+def _verdict(evaluation: TransferEvaluation | None, *, without: bool) -> str:
     if evaluation is None:
         return (
             "Nothing could be held out: a class has images of one group only, or copies of one image. "
@@ -281,7 +294,8 @@ def _verdict(evaluation: TransferEvaluation | None) -> str:
         f"[{100 * score.low:.1f}, {100 * score.high:.1f}]."
     )
     controlled = any(one.strategy == PROBE for one in evaluation.table.comparisons)
-    return f"{text} {evaluation.table.verdict}" if controlled else text
+    text = f"{text} {evaluation.table.verdict}" if controlled else text
+    return f"{text} {WITHOUT_CONTROLS}" if without else text
 
 
 def _sizes(parts: TrainingParts, evaluation: TransferEvaluation | None, dataset: Dataset) -> dict[str, int]:
@@ -340,6 +354,7 @@ def _facts(source: Source, dataset: Dataset, learned: LearnedModel, command: str
         "precision": source.precision,
         "source_fingerprint": source.fingerprint,
         "data": f"{dataset.name}, fingerprint {dataset.fingerprint}",
+        **about_features(dataset),
         "model_fingerprint": learned.model.manifest.source_fingerprint,
         "head": about_head(learned.model.manifest.head),
         "seed": str(learned.model.manifest.seed),
