@@ -87,10 +87,14 @@ class Standardiser:
     @classmethod
     def of(cls, features: Array) -> Standardiser:
         """Fitted to training rows only."""
-        mean, variance = _moments(features)
+        return cls.of_moments(*_moments(features), len(features))
+
+    @classmethod
+    def of_moments(cls, mean: NDArray[np.float64], variance: NDArray[np.float64], n_rows: int) -> Standardiser:
+        """Fitted to training rows with this mean and variance of each feature."""
         common = float(variance.mean()) or 1.0
-        shrunk = variance + (0.1 + 10.0 / len(features)) * common
-        scale = 1.0 / np.sqrt(shrunk * features.shape[1])
+        shrunk = variance + (0.1 + 10.0 / n_rows) * common
+        scale = 1.0 / np.sqrt(shrunk * len(mean))
         return cls(mean.astype(np.float32), scale.astype(np.float32))
 
     @classmethod
