@@ -78,7 +78,9 @@ class RidgeHead(AffineHead):
         self.weight_, self.bias_ = standardise.fold(weight * temperature, bias * temperature)
 
     def _fit_blocks(self, blocks: RowBlocks, watch: Watch | None) -> None:
-        self._learn(RowStatistics.collected(blocks, blocks.n_classes))
+        statistics = RowStatistics.collected(blocks, blocks.n_classes)
+        check_counts(statistics.counts, self.classes_)
+        self._learn(statistics)
 
     def fit_statistics(self, statistics: RowStatistics, classes: Sequence[str]) -> Self:
         """Learn from statistics of rows, which several processes may have made and added up.
@@ -104,8 +106,8 @@ class RidgeHead(AffineHead):
         """
         if len(classes) != len(statistics.counts):
             raise ShapeError(
-                f"classes are {len(classes)}, expected {len(statistics.counts)} as in the statistics; pass the classes "
-                "that they were made with"
+                f"classes are {len(classes)}, expected {len(statistics.counts)} as in the statistics; pass the "
+                "classes that they were made with"
             )
         check_counts(statistics.counts, classes)
         self.classes_, self.chosen_, self.curve_ = tuple(classes), {}, None
@@ -184,7 +186,7 @@ class KernelHead(Head):
         self.weight_, self.bias_ = weight.astype(np.float32), bias.astype(np.float32)
 
     def _fit_large(self, training: Training, plan: _Plan) -> None:
-        """From statistics of the kernel's columns, made block by block; the expansion is applied to their products."""
+        """From statistics of the kernel's columns, block by block; the expansion is applied to their products."""
         self.standardise_, expansion = plan.standardise, self._expanded(training, plan)
         blocks = TrainingBlocks(training, len(plan.landmarks))
         columns = (replace(one, rows=self._kernel(plan.standardise(one.rows))) for one in blocks)

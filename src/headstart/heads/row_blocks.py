@@ -5,8 +5,7 @@ Rows come from a matrix, which may be memory-mapped, or from blocks that a calle
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from headstart.errors import DataError, SettingError, ShapeError, UnknownClassError, unknown
 from headstart.heads.training import Training, shares_of_classes
 from headstart.records import Array, Codes
+from headstart.system.mapped import parts_of
 
 __all__ = [
     "LARGE_VALUES",
@@ -25,8 +25,10 @@ __all__ = [
     "RowBlock",
     "RowBlocks",
     "TrainingBlocks",
+    "check_counts",
+    "codes_of",
     "is_large",
-    "starts_of",
+    "rows_for",
 ]
 
 LARGE_VALUES = 2**27
@@ -37,7 +39,6 @@ N_FOLDS = 10
 """Folds that are held out in turn; each costs a matrix of products of the features."""
 _ROWS_PER_FEATURE = 8  # below, the products of the features would be as large as the rows
 _BLOCK_VALUES = 2**22  # 32 MiB in float64
-_RELEASED_BYTES = 2**26  # of a mapped file that stay in memory after they were read
 
 Labels = NDArray[np.str_]
 Given = Iterable[tuple[Any, ...]] | Callable[[], Iterable[tuple[Any, ...]]]
@@ -99,7 +100,7 @@ class TrainingBlocks:
 
     def __init__(self, training: Training, width: int = 0) -> None:
         self._training, self.seed = training, training.seed
-        self._shape = len(training.features), max(width, training.features.shape[1])
+        self._width = max(width, training.features.shape[1])
         self.n_classes, self.weighted = training.n_classes, training.weighted
         self._folds = training.dealt(N_FOLDS).astype(np.uint8)
         self._judged: NDArray[np.bool_] | None = None
@@ -108,19 +109,17 @@ class TrainingBlocks:
             self._judged[training.originals] = True
 
     def __iter__(self) -> Iterator[RowBlock]:
-        whole, release = self._training, releasing(self._training.features)
-        for start, stop in starts_of(self._shape):
-            here = slice(start, stop)
+        whole = self._training
+        for here in parts_of(whole.features, rows_for(self._width)):
             yield RowBlock(
                 whole.features[here],
                 whole.codes[here],
                 whole.weights[here] if self.weighted else None,
                 self._folds[here],
                 whole.cluster_codes[here],
-                _mixed(np.arange(start, stop), self.seed),
+                _mixed(np.arange(here.start, here.stop), self.seed),
                 None if self._judged is None else self._judged[here],
             )
-            release(stop)
 
 
 class GivenBlocks:
@@ -128,6 +127,8 @@ class GivenBlocks:
 
     ``given`` is something to iterate over, or a function that starts an iteration; an iterator can be read only once.
     Without ``classes``, or where weights depend on how many images a class has, a first pass reads the labels.
+    ``weights`` (n_classes,) are those of a row of each class, where they are known. ``first_row`` is the number of
+    the first row among all, where others have the rows before it.
     """
 
     def __init__(
@@ -138,36 +139,37 @@ class GivenBlocks:
         seed: int = 0,
         balance: bool = False,
         shares: Sequence[float] | None = None,
+        weights: Sequence[float] | None = None,
         first_row: int = 0,
     ) -> None:
         self._given, self._first, self.seed = given, first_row, seed
-        self._n_passes, self._width, self._weights = 0, 0, None
-        self.weighted = balance or shares is not None
-        counts: dict[str, int] = {}
-        if classes is None or self.weighted:
-            counts = self._counted()
+        self._n_passes, self._width = 0, 0
+        self._weights: Array | None = None if weights is None else np.asarray(weights, np.float32)
+        counted = balance or shares is not None
+        counts = self._counted() if classes is None or counted else {}
         self.classes = tuple(sorted(counts)) if classes is None else tuple(str(one) for one in classes)
         self.n_classes = len(self.classes)
         if self.n_classes < 2:
             raise UnknownClassError(
                 f"classes are {list(self.classes)}, expected at least 2 classes with an image each; add images"
             )
-        if self.weighted:
+        if counted:
             numbers = np.array([counts.get(name, 0) for name in self.classes])
             check_counts(numbers, self.classes)
             self._weights = shares_of_classes(numbers, None if balance else shares)
+        self.weighted = self._weights is not None
 
     def __iter__(self) -> Iterator[RowBlock]:
         order = {name: code for code, name in enumerate(self.classes)}
         first = self._first
         for given in self._passed():
             rows, labels, own = self._checked(given)
-            for start, stop in starts_of(rows.shape):
-                numbers = np.arange(first + start, first + stop)
-                clusters = numbers if own is None else own[start:stop]
-                codes = _codes(labels[start:stop], order)
+            for here in parts_of(rows, rows_for(rows.shape[1])):
+                numbers = np.arange(first + here.start, first + here.stop)
+                clusters = numbers if own is None else own[here]
+                codes = codes_of(labels[here], order)
                 yield RowBlock(
-                    _finite(rows[start:stop]),
+                    _finite(rows[here]),
                     codes,
                     None if self._weights is None else self._weights[codes],
                     (_mixed(clusters, self.seed + 1) % np.uint64(N_FOLDS)).astype(np.uint8),
@@ -189,7 +191,7 @@ class GivenBlocks:
         if self._n_passes > 1 and isinstance(given, Iterator) and not callable(self._given):
             raise SettingError(
                 "blocks are an iterator, which can be read once, expected a list or a function that starts reading, "
-                "because they are read several times; for ridge without balance one pass is enough if classes are given"
+                "because they are read several times; give classes, and head ridge without balance reads them once"
             )
         yield from given
 
@@ -201,56 +203,28 @@ class GivenBlocks:
         lengths = {len(one) for one in (labels, clusters) if one is not None}
         if rows.ndim != 2 or rows.shape[1] != self._width or lengths != {len(rows)}:
             raise ShapeError(
-                f"features of a block have shape {rows.shape}, expected ({len(labels)}, {self._width or 'n_features'}) "
-                "to match its labels and the first block; pass blocks of one matrix"
+                f"features of a block have shape {rows.shape}, expected ({len(labels)}, "
+                f"{self._width or 'n_features'}) to match its labels and the first block; pass blocks of one matrix"
             )
         return rows, labels, clusters
 
 
-def starts_of(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """First and last row, exclusive, of every block of a matrix (n_rows, n_inputs)."""
-    step = max(1, _BLOCK_VALUES // max(shape[1], 1))
-    yield from ((start, min(start + step, shape[0])) for start in range(0, shape[0], step))
+def rows_for(width: int) -> int:
+    """Rows of a block with so many inputs: 32 MiB in float64."""
+    return max(1, _BLOCK_VALUES // max(width, 1))
 
 
 def check_counts(counts: NDArray[np.integer[Any]], classes: Sequence[str]) -> None:
     """UnknownClassError if a class has no row."""
     if not counts.all():
         raise UnknownClassError(
-            f"class {classes[int(np.argmin(counts))]!r} has no image, expected at least 2 classes with an image each; "
-            "add images"
+            f"class {classes[int(np.argmin(counts))]!r} has no image, expected at least 2 classes with an image "
+            "each; add images"
         )
 
 
-def releasing(features: NDArray[Any]) -> Callable[[int], None]:
-    """A function that takes how many rows were read, and lets go of the pages of a read-only mapped file.
-
-    The file's pages would else count as this process's memory until the system takes them back.
-    """
-    mapped = _mapped(features)
-    if mapped is None or not hasattr(mmap, "MADV_DONTNEED"):
-        return lambda n_rows: None
-    released = [0]
-
-    def release(n_rows: int) -> None:
-        if (n_rows - released[0]) * features.strides[0] >= _RELEASED_BYTES or n_rows == len(features):
-            mapped.madvise(mmap.MADV_DONTNEED)
-            released[0] = n_rows
-
-    return release
-
-
-def _mapped(features: NDArray[Any]) -> mmap.mmap | None:
-    """The read-only map of a file that an array shows, or None."""
-    one: Any = features
-    while isinstance(one, np.ndarray):
-        if isinstance(one, np.memmap) and one.mode != "r":
-            return None  # of a private copy, changes would be lost
-        one = one.base
-    return one if isinstance(one, mmap.mmap) else None
-
-
-def _codes(labels: Labels, order: dict[str, int]) -> Codes:
+def codes_of(labels: Labels, order: Mapping[str, int]) -> Codes:
+    """Class of each label; UnknownClassError if one is not among the classes."""
     names, inverse = np.unique(labels, return_inverse=True)
     for name in names.tolist():
         if str(name) not in order:

@@ -1,14 +1,15 @@
 """What least squares must know of rows, whose size does not grow with their number.
 
-Counts, means and products of features, by fold; and a random sample of the rows. Statistics of parts of the rows add up
-to those of all, so that blocks, files and processes may each make their own.
+Counts, means and products of features, by fold; and a random sample of the rows. Statistics of parts of the rows add
+up to those of all, so that blocks, files and processes may each make their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import pairwise
 from operator import add
 from typing import Any
 
@@ -16,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import DataError, ShapeError
-from headstart.heads.row_blocks import N_FOLDS, RowBlock
+from headstart.heads.row_blocks import N_FOLDS, Given, GivenBlocks, RowBlock
+from headstart.heads.scaling import Scaling
+from headstart.heads.training import Training
 from headstart.records import Array, Codes
 
-__all__ = ["Moments", "RowStatistics", "Sample", "Survey", "total"]
+__all__ = ["Moments", "RowStatistics", "Sample", "Survey", "row_statistics", "total"]
 
 Exact = NDArray[np.float64]
 
@@ -31,13 +34,13 @@ _SAMPLE_VALUES = 2**23  # 32 MiB: of 512 features 16,384 rows
 class Moments:
     """Weighted sums of products of rows (n_rows, n_inputs) about their mean, in float64.
 
-    ``class_weights`` (n_classes,) are the sums of the weights of each class, ``mean`` (n_inputs,) is the weighted mean
-    of the rows, ``products`` (n_inputs, n_inputs) are ``sum(w (x - mean)(x - mean)^T)``, and ``sums`` (n_inputs,
-    n_classes) are ``sum(w (x - mean))`` over each class. ``plain_mean`` and ``plain_squares`` (n_inputs,) are mean and
-    sum of squares about it without weights, by which features are scaled.
+    ``class_weights`` (n_classes,) are the sums of the weights of each class, ``mean`` (n_inputs,) is the weighted
+    mean of the rows, ``products`` (n_inputs, n_inputs) are ``sum(w (x - mean)(x - mean)^T)``, and ``sums`` (n_inputs,
+    n_classes) are ``sum(w (x - mean))`` over each class. ``plain_mean`` and ``plain_squares`` (n_inputs,) are mean
+    and sum of squares about it without weights, by which features are scaled.
 
-    Products about the mean keep their digits where the mean is much larger than the spread; sums are merged as in Chan,
-    Golub, LeVeque. Algorithms for Computing the Sample Variance. The American Statistician 37, 1983.
+    Products about the mean keep their digits where the mean is much larger than the spread; sums are merged as in
+    Chan, Golub, LeVeque. Algorithms for Computing the Sample Variance. The American Statistician 37, 1983.
     """
 
     n_rows: int
@@ -71,7 +74,7 @@ class Moments:
         exact *= np.sqrt(wide)[:, None]
         sums = np.zeros((rows.shape[1], n_classes))
         sums[:, codes[starts]] = np.add.reduceat(exact, starts).T
-        totals = np.bincount(codes, wide, n_classes)
+        totals = np.bincount(codes, wide, n_classes).astype(np.float64)
         return cls(n, totals, plain + shift, products, sums, plain, squares)
 
     @property
@@ -111,9 +114,7 @@ class Moments:
             products,
             sums,
             self.plain_mean + plain_gap * (other.n_rows / n_rows),
-            self.plain_squares
-            + other.plain_squares
-            + plain_gap**2 * (self.n_rows * other.n_rows / n_rows),
+            self.plain_squares + other.plain_squares + plain_gap**2 * (self.n_rows * other.n_rows / n_rows),
         )
 
     def scaled(self, mean: NDArray[Any], scale: NDArray[Any]) -> Moments:
@@ -135,9 +136,7 @@ class Moments:
         products = wide.T @ self.products @ wide
         sums = wide.T @ self.sums
         mean = self.mean @ wide
-        return Moments(
-            self.n_rows, self.class_weights, mean, products, sums, mean, np.diag(products).copy()
-        )
+        return Moments(self.n_rows, self.class_weights, mean, products, sums, mean, np.diag(products).copy())
 
 
 @dataclass(frozen=True)
@@ -186,10 +185,18 @@ class Sample:
         parts = (np.concatenate([getattr(self, one), getattr(other, one)])[order] for one in columns)
         return Sample(self.size, *parts)
 
-    @classmethod
-    def size_for(cls, n_features: int) -> int:
-        """Rows that are sampled: 32 MiB."""
-        return max(1, _SAMPLE_VALUES // n_features)
+    def training(self, seed: int) -> Training:
+        """The rows as a training set, without classes of which one cluster was drawn, renumbered."""
+        n_clusters = np.bincount(np.unique(np.stack([self.codes, self.clusters]), axis=1)[0])
+        kept = n_clusters[self.codes] > 1
+        kept |= not kept.any()
+        codes = np.unique(self.codes[kept], return_inverse=True)[1].astype(np.int64)
+        weights, clusters = self.weights[kept].astype(np.float32), self.clusters[kept]
+        return Training(self.rows[kept], codes, weights, np.arange(len(codes)), seed, clusters)
+
+    def standardised(self, standardise: Scaling) -> Sample:
+        """With rows after a scaling."""
+        return replace(self, rows=standardise(self.rows))
 
 
 @dataclass(frozen=True)
@@ -213,7 +220,7 @@ class RowStatistics:
             np.bincount(block.codes, minlength=n_classes).astype(np.int64),
             tuple(_by_fold(block, n_classes, judged)),
             tuple(_by_fold(block, n_classes, ~judged)),
-            Sample.of(block, Sample.size_for(block.rows.shape[1]), below),
+            Sample.of(block, max(1, _SAMPLE_VALUES // block.rows.shape[1]), below),
         )
 
     @classmethod
@@ -239,7 +246,7 @@ class RowStatistics:
 
 @dataclass(frozen=True)
 class Survey:
-    """What standardisation and the selection of a setting must know of rows: moments of each feature, and a sample."""
+    """What scaling and the selection of a setting must know of rows: moments of each feature, and a sample."""
 
     n_rows: int
     counts: NDArray[np.int64]
@@ -247,25 +254,30 @@ class Survey:
     squares: Exact
     sample: Sample
 
+    @property
+    def variance(self) -> Exact:
+        """Of each feature, (n_features,)."""
+        return self.squares / self.n_rows
+
     @classmethod
-    def collected(cls, blocks: Iterable[RowBlock], n_classes: int) -> Survey:
-        """Of all blocks; DataError if there are none."""
+    def collected(cls, blocks: Iterable[RowBlock], n_classes: int, sampled: int) -> Survey:
+        """Of all blocks, with so many values in the sample; DataError if there are none."""
         found: Survey | None = None
         for block in blocks:
             below = None if found is None else found.sample.bound
-            one = cls._of(block, n_classes, below)
+            size = max(1, sampled // block.rows.shape[1])
+            one = cls._of(block, n_classes, Sample.of(block, size, below))
             found = one if found is None else found._with(one)
         if found is None:
             raise DataError(_NO_ROWS)
         return found
 
     @classmethod
-    def _of(cls, block: RowBlock, n_classes: int, below: int | None) -> Survey:
+    def _of(cls, block: RowBlock, n_classes: int, sample: Sample) -> Survey:
         exact = block.rows.astype(np.float64)
         mean = exact.mean(axis=0)
         exact -= mean
         counts = np.bincount(block.codes, minlength=n_classes).astype(np.int64)
-        sample = Sample.of(block, Sample.size_for(block.rows.shape[1]), below)
         return cls(len(exact), counts, mean, np.einsum("ij,ij->j", exact, exact), sample)
 
     def _with(self, other: Survey) -> Survey:
@@ -279,6 +291,51 @@ class Survey:
         )
 
 
+def row_statistics(
+    blocks: Given,
+    classes: Sequence[str],
+    *,
+    seed: int = 0,
+    first_row: int = 0,
+    weights: Sequence[float] | None = None,
+) -> RowStatistics:
+    """What `RidgeHead.fit_statistics` learns from, of some of the rows; statistics of parts are added.
+
+    Parameters
+    ----------
+    blocks : iterable of tuple, or function that returns one
+        As in `Head.fit_blocks`; read once.
+    classes : sequence of str
+        All classes in order, the same for every part; a part may lack some.
+    seed : int, default=0
+        Of folds and sample, the same for every part.
+    first_row : int, default=0
+        Number of the first row among those of all parts. It decides which rows are held out and sampled.
+    weights : sequence of float, optional
+        Weight of a row of each class, as ``training.shares_of_classes`` gives them. Default: all rows are equal.
+
+    Returns
+    -------
+    RowStatistics
+        11 times n_features squared in float64, and a sample of the rows of 32 MiB. It can be pickled.
+
+    Raises
+    ------
+    ShapeError, DataError, UnknownClassError
+        As `Head.fit_blocks`.
+
+    Examples
+    --------
+    >>> from headstart.heads.ridge import RidgeHead
+    >>> shards = [[(np.full((4, 2), number, np.float32), np.repeat(name, 4))] for number, name in enumerate("ab")]
+    >>> first, second = (row_statistics(one, "ab", first_row=4 * number) for number, one in enumerate(shards))
+    >>> RidgeHead().fit_statistics(first + second, "ab").predict(np.ones((1, 2), np.float32)).tolist()
+    ['b']
+    """
+    given = GivenBlocks(blocks, classes=classes, seed=seed, weights=weights, first_row=first_row)
+    return RowStatistics.collected(given, given.n_classes)
+
+
 def _by_fold(block: RowBlock, n_classes: int, wanted: NDArray[np.bool_]) -> Iterator[Moments | None]:
     """Moments of the wanted rows of each fold."""
     if not wanted.any():
@@ -287,7 +344,7 @@ def _by_fold(block: RowBlock, n_classes: int, wanted: NDArray[np.bool_]) -> Iter
     order = np.lexsort((block.codes, block.folds))
     order = order[wanted[order]]
     ends = np.searchsorted(block.folds[order], np.arange(N_FOLDS + 1))
-    for first, last in zip(ends[:-1], ends[1:], strict=True):
+    for first, last in pairwise(ends):
         here = order[first:last]
         weights = None if block.weights is None else block.weights[here]
         yield Moments.of(block.rows[here], block.codes[here], n_classes, weights) if len(here) else None

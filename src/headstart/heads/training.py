@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from headstart.data.splits import fewest_per_class, folds, holdout
 from headstart.errors import DataError
 from headstart.records import Array, Codes
+from headstart.system.mapped import parts_of
 
 __all__ = ["Training", "class_weights", "one_hot", "shares_of_classes"]
 
@@ -41,8 +42,8 @@ class Training:
 
     def __post_init__(self) -> None:
         """No head can learn from NaN, and some would do so without an error."""
-        starts = range(0, len(self.features), _CHECKED_ROWS)  # a mask of all rows would take a quarter of their memory
-        if not all(np.isfinite(self.features[i : i + _CHECKED_ROWS]).all() for i in starts):
+        # a mask of all rows would take a quarter of their memory
+        if not all(np.isfinite(self.features[here]).all() for here in parts_of(self.features, _CHECKED_ROWS)):
             raise DataError("features are not finite, expected moderate numbers; take another layer")
 
     @property
