@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from headstart.errors import DataError, SettingError, ShapeError, UnknownClassError, unknown
 from headstart.heads.training import Training, shares_of_classes
 from headstart.records import Array, Codes
-from headstart.system.mapped import parts_of
+from headstart.system.mapped import LARGE_VALUES, parts_of
 
 __all__ = [
-    "LARGE_VALUES",
     "N_FOLDS",
     "Given",
     "GivenBlocks",
@@ -31,10 +30,6 @@ __all__ = [
     "rows_for",
 ]
 
-LARGE_VALUES = 2**27
-"""Numbers in a matrix (512 MiB) above which heads learn from it block by block.
-
-It is the same on every machine, so that the same data and seed give the same head everywhere."""
 N_FOLDS = 10
 """Folds that are held out in turn; each costs a matrix of products of the features."""
 _ROWS_PER_FEATURE = 8  # below, the products of the features would be as large as the rows
