@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from machine import facts, run
 
+_IMAGES = 10_000
 _FEATURES, _BLOCK, _NOISE, _TESTED, _COMPARED = 512, 8_192, 0.5, 100_000, 100_000
 
 
@@ -38,7 +39,7 @@ class Rows:
         from headstart.data import load
 
         os.environ["HEADSTART_DATA"] = data
-        images = load("mnist").split(split)
+        images = load("mnist").split(split).subset(np.arange(_IMAGES))
         pixels = images.images.pixels.reshape(len(images), -1).astype(np.float32) / 255
         projection = np.random.default_rng(1).normal(size=(pixels.shape[1], _FEATURES)) / math.sqrt(
             pixels.shape[1]

@@ -23,16 +23,16 @@ Solution = tuple[Exact, Exact]
 class FoldedLeastSquares:
     """Minimises what `LeastSquares` does, from the moments of the rows of each fold.
 
-    The errors are exactly those of ``LeastSquares.left_out`` with the same folds: least squares without a fold is
-    solved from the sum of the others, with the penalty of all rows, and the squared error of its rows follows from
-    their moments, in float64. ``mapped`` makes the moments of the inputs from those of the rows, on use, so that one
-    copy of all folds is kept.
+    The errors are exactly those of refits: least squares without a fold is solved from the sum of the others, and the
+    squared error of its rows follows from their moments, in float64. The penalty of a refit is per row, too, so that
+    it shrinks scores as the fit to all rows does, and a temperature serves both. ``mapped`` makes the moments of the
+    inputs from those of the rows, on use, so that one copy of all folds is kept.
     """
 
     def __init__(self, statistics: RowStatistics, mapped: Callable[[Moments], Moments]) -> None:
         self._judged, self._copies, self._mapped = statistics.judged, statistics.copies, mapped
         whole = total([*self._judged, *self._copies])
-        self._n_rows, self._n_classes = whole.n_rows, len(whole.class_weights)
+        self._n_classes = len(whole.class_weights)
 
     @property
     def folds(self) -> list[int]:
@@ -43,7 +43,7 @@ class FoldedLeastSquares:
     def solution(self, strength: float) -> Solution:
         """Weights (n_inputs, n_classes) and bias (n_classes,) from all rows."""
         whole = total([*self._judged, *self._copies])
-        return _Decomposed(self._mapped(whole)).solution(self._penalty(strength))
+        return _Decomposed(self._mapped(whole)).solution(strength)
 
     def errors(self, strengths: Sequence[float]) -> Exact:
         """Mean squared error of held-out rows, summed over classes and weighted, (n_strengths,)."""
@@ -54,7 +54,7 @@ class FoldedLeastSquares:
             held = self._mapped(held)
             weight += held.weight
             for number, strength in enumerate(strengths):
-                squares[number] += _squares(held, others.solution(self._penalty(strength)))
+                squares[number] += _squares(held, others.solution(strength))
         return squares / weight
 
     def left_out(self, sample: Sample, rows: Array, strength: float) -> Array:
@@ -62,7 +62,7 @@ class FoldedLeastSquares:
         scores = np.zeros((len(rows), self._n_classes), np.float32)
         for fold in self.folds:
             here = sample.folds == fold
-            weight, bias = self._without(fold).solution(self._penalty(strength))
+            weight, bias = self._without(fold).solution(strength)
             scores[here] = rows[here] @ weight + bias
         return scores
 
@@ -71,19 +71,17 @@ class FoldedLeastSquares:
         parts = [one for some in (self._judged, self._copies) for at, one in enumerate(some) if at != fold]
         return _Decomposed(self._mapped(total(parts)))
 
-    def _penalty(self, strength: float) -> float:
-        return strength * self._n_rows
-
 
 class _Decomposed:
-    """The eigenvectors of the products of some rows: solutions at every penalty."""
+    """The eigenvectors of the products of some rows: solutions at every strength."""
 
     def __init__(self, moments: Moments) -> None:
         self._moments = moments
         self._values, self._vectors = spectrum(moments.products)
         self._projected = self._vectors.T @ moments.sums
 
-    def solution(self, penalty: float) -> Solution:
+    def solution(self, strength: float) -> Solution:
+        penalty = strength * self._moments.n_rows
         weight = self._vectors @ (self._projected / (self._values + penalty)[:, None])
         return weight, self._moments.target_mean - self._moments.mean @ weight
 

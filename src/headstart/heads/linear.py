@@ -26,7 +26,7 @@ _MANY = 5_000  # images from which one held-out tenth is as informative as folds
 _ENOUGH = 10_000  # images that decide the strength, which is a prior's precision: more do not change it
 _SEARCH, _FINAL = 1e-3, 1e-5  # where a solve stops: the largest gradient, in whitened coordinates
 _START = 1e-4  # the same for a sample, from whose solution many rows are started
-_NOISE = 0.1  # of the standard error of the gradient, 1 / sqrt(n_rows) in whitened coordinates
+_NOISE = 0.3  # of the standard error of the gradient, 1 / sqrt(n_rows) in whitened coordinates
 _SAMPLE_VALUES = 2**24  # 64 MiB: of 512 features 32,768 rows
 
 
@@ -80,8 +80,8 @@ class LinearHead(AffineHead):
     def _learn(self, blocks: RowBlocks, few: Training | None, parts: Parts, watch: Watch | None) -> None:
         """From blocks of rows, of which ``few`` decide the strength; without these, a sample does.
 
-        The first pass finds the scales and a sample, which is solved in memory; from there on every evaluation is a
-        pass. It ends where the gradient is a tenth of its standard error: nearer the optimum, no image differs.
+        The first pass finds the scales and a sample, which is solved in memory: the first part of the curve. From
+        there on every evaluation is a pass. It ends where the gradient is a third of its standard error or less.
         """
         survey = Survey.collected(blocks, blocks.n_classes, _SAMPLE_VALUES)
         check_counts(survey.counts, self.classes_)
@@ -95,11 +95,12 @@ class LinearHead(AffineHead):
         sample = survey.sample.standardised(standardise)
         weights = sample.weights.astype(np.float32) if blocks.weighted else None
         penalty = strength / survey.n_rows
-        start = solve(RowProblem(sample.rows, sample.codes, weights, penalty), near, _START)
         tracker = None
         if watch is not None:
             held, held_codes = self._watched(watch)
             tracker = Tracker(standardise(held), held_codes)
+        small = RowProblem(sample.rows, sample.codes, weights, penalty)
+        start = solve(small, np.zeros_like(near), _START, pivot=near, tracker=tracker)
         tolerance = max(_FINAL, _NOISE / np.sqrt(survey.n_rows))
         problem = BlockProblem(blocks, standardise, penalty, sample.rows)
         solution = solve(problem, start, tolerance, tracker=tracker)
