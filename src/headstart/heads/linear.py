@@ -15,6 +15,7 @@ from headstart.heads.softmax_regression import BlockProblem, RowProblem, Tracker
 from headstart.heads.statistics import Survey
 from headstart.heads.training import Training
 from headstart.records import Array
+from headstart.system.mapped import taken
 
 __all__ = ["LinearHead"]
 
@@ -136,8 +137,9 @@ class LinearHead(AffineHead):
         if n_images < _MANY:
             return training.folded(min(self.n_folds, training.smallest_class))
         learn, held = training.split(max(0.1, 1 - _ENOUGH / n_images))
-        few = held[: max(_ENOUGH // 9, 1)] if n_images > _ENOUGH else held
-        return [(learn, few)]
+        if n_images > _ENOUGH:  # evenly: rows may be sorted by class
+            held = held[np.linspace(0, len(held) - 1, min(len(held), _ENOUGH // 9)).astype(np.intp)]
+        return [(learn, held)]
 
 
 def _decisive(training: Training, parts: Parts) -> tuple[Training, Parts]:
@@ -148,7 +150,7 @@ def _decisive(training: Training, parts: Parts) -> tuple[Training, Parts]:
         else training.originals[:1]
     )
     few = Training(
-        training.features[rows],
+        taken(training.features, rows),
         training.codes[rows],
         training.weights[rows],
         training.images[rows],

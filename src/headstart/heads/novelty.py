@@ -16,7 +16,7 @@ from headstart.evaluation.conformal import left_out_quantiles
 from headstart.heads.base import Builder
 from headstart.heads.detectors import METHODS, Detector
 from headstart.records import Array, Codes
-from headstart.system.mapped import LARGE_VALUES
+from headstart.system.mapped import LARGE_VALUES, taken
 
 __all__ = ["RATE", "Novelty", "fit_novelty"]
 
@@ -148,7 +148,7 @@ def _some_images(
     kept[np.random.default_rng([seed, 13]).permutation(len(images))[:most]] = True
     rows = np.flatnonzero(kept[numbers])
     again = np.unique(numbers[rows], return_inverse=True)[1]
-    return features[rows], codes[rows], again, None if groups is None else groups[kept]
+    return taken(features, rows), codes[rows], again, None if groups is None else groups[kept]
 
 
 def _left_out(

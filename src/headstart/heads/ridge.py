@@ -29,6 +29,7 @@ from headstart.heads.scaling import Scaling, Standardiser, UnitRows
 from headstart.heads.statistics import Moments, RowStatistics, Sample, total
 from headstart.heads.training import Training, one_hot
 from headstart.records import Array
+from headstart.system.mapped import taken
 
 __all__ = ["KernelHead", "RidgeHead"]
 
@@ -218,7 +219,7 @@ class KernelHead(Head):
 
     def _among(self, training: Training, plan: _Plan) -> Array:
         """The kernel of the landmarks, which are kept for predictions."""
-        self.gamma_, self.landmarks_ = plan.gamma, plan.standardise(training.features[plan.landmarks])
+        self.gamma_, self.landmarks_ = plan.gamma, plan.standardise(taken(training.features, plan.landmarks))
         among: Array = np.exp(-plan.gamma * squared_distances(self.landmarks_, self.landmarks_))
         return among
 
@@ -334,7 +335,7 @@ def _few(training: Training, rng: np.random.Generator) -> Training:
         nth[codes == code] = np.arange((codes == code).sum())
     chosen = np.sort(images[np.argsort(nth >= 2, kind="stable")[:_FEW]])
     return Training(
-        training.features[chosen],
+        taken(training.features, chosen),
         np.unique(training.codes[chosen], return_inverse=True)[1].astype(np.int64),
         training.weights[chosen],
         training.images[chosen],

@@ -20,6 +20,7 @@ LARGE_VALUES = 2**27
 It is the same on every machine, so that the same data and seed give the same result everywhere."""
 _KEPT_BYTES = 2**26  # of a mapped file, which stay in memory after they were read
 _COPIED = 8_192  # rows copied at a time
+_PICKED = 1_024  # rows at indices read at a time: of a mapped file, 64 KiB around each are in memory then
 
 Rows = NDArray[np.float32]
 
@@ -55,9 +56,13 @@ def taken(rows: Rows, indices: NDArray[np.intp]) -> Rows:
     """Some rows of a matrix: itself where these are all in order, many of them in a temporary file, memory-mapped."""
     if len(indices) == len(rows) and (indices == np.arange(len(rows))).all():
         return rows
-    if len(indices) * rows.shape[1] <= LARGE_VALUES:
-        return rows[indices]
-    return _written([(rows, indices)])
+    if len(indices) * rows.shape[1] > LARGE_VALUES:
+        return _written([(rows, indices)])
+    found = np.empty((len(indices), rows.shape[1]), rows.dtype)
+    for here in parts_of(indices, _PICKED):
+        found[here] = rows[indices[here]]
+        _release(rows)
+    return found
 
 
 def _written(parts: Sequence[tuple[Rows, NDArray[np.intp] | None]]) -> Rows:
@@ -67,8 +72,8 @@ def _written(parts: Sequence[tuple[Rows, NDArray[np.intp] | None]]) -> Rows:
     try:
         with tempfile.TemporaryFile(prefix="headstart-") as file:
             for rows, indices in parts:
-                which = rows if indices is None else indices
-                for here in parts_of(which, _COPIED):
+                which, n_each = (rows, _COPIED) if indices is None else (indices, _PICKED)
+                for here in parts_of(which, n_each):
                     some = rows[here] if indices is None else rows[indices[here]]
                     file.write(np.ascontiguousarray(some, np.float32).data)
                     _release(rows)
