@@ -350,6 +350,13 @@ def test_mistakes_in_blocks_are_one_sentence(digits_rows: tuple[Array, Labels]) 
         (ShapeError, "shape \\(100, 59\\)", [(rows, labels), (rows[:, 1:], labels)], {}),
         (ShapeError, "shape \\(6000,\\)", [(rows.ravel(), labels)], {}),
     ]
+    cases += [
+        (ShapeError, "a block is a ndarray", [rows], {}),
+        (ShapeError, "a block is a tuple", [(rows,)], {}),
+        (ShapeError, "shape \\(100, 0\\)", [(rows[:, :0], labels)], {}),
+        (ShapeError, "expected whole numbers", [(rows, labels, labels)], {}),
+        (ShapeError, "shares are 2, expected 10", [(rows, labels)], {"shares": [0.5, 0.5]}),
+    ]
     for error, text, blocks, how in cases:
         for name in ("ridge", "linear"):
             with pytest.raises(error, match=text):
@@ -374,6 +381,33 @@ def test_an_iterator_is_enough_where_one_pass_is(digits_rows: tuple[Array, Label
     for head, how in ((RidgeHead(), {}), (LinearHead(), {"classes": classes})):
         with pytest.raises(SettingError, match="an iterator, which can be read once"):
             head.fit_blocks(read(), **how)
+
+
+def test_blocks_that_change_between_passes_are_refused(digits_rows: tuple[Array, Labels]) -> None:
+    rows, labels = digits_rows
+    once = iter(in_blocks(rows, labels, 200))
+    for head in (RidgeHead(), LinearHead()):
+        with pytest.raises((DataError, UnknownClassError), match=r"0 rows in a second pass|classes are"):
+            head.fit_blocks(lambda: once)
+    sizes = iter((1797, 1700, 1600))
+    with pytest.raises(DataError, match="1,700 rows in a second pass, expected 1,797"):
+        LinearHead().fit_blocks(lambda: in_blocks(rows[: (n := next(sizes))], labels[:n], 500))
+
+
+def test_odd_blocks(digits_rows: tuple[Array, Labels]) -> None:
+    rows, labels = digits_rows[0][:400], digits_rows[1][:400]
+    plain = RidgeHead().fit_blocks([(rows, labels)])
+    halves = [
+        (rows[:0], labels[:0]),
+        (rows.astype(np.float16), labels.astype(object)),
+        (rows[:0], labels[:0]),
+    ]
+    assert differ(plain, RidgeHead().fit_blocks(halves)) < 1e-2
+    assert differ(plain, RidgeHead().fit_blocks([(rows.tolist(), labels.tolist())])) < 1e-6
+    transposed = np.asfortranarray(rows.astype(np.float64))
+    assert differ(plain, RidgeHead().fit_blocks([(transposed, labels)])) < 1e-6
+    one_cluster = RidgeHead().fit_blocks([(rows, labels, np.full(400, -7))])
+    assert one_cluster.chosen_["strength"] == 0.1, "nothing can be held out"
 
 
 def test_nothing_that_is_not_finite_is_learned_from_a_large_matrix(small_blocks: pytest.MonkeyPatch) -> None:

@@ -138,7 +138,7 @@ class GivenBlocks:
         first_row: int = 0,
     ) -> None:
         self._given, self._first, self.seed = given, first_row, seed
-        self._n_passes, self._width = 0, 0
+        self._n_passes, self._width, self._n_rows = 0, 0, -1
         self._weights: Array | None = None if weights is None else np.asarray(weights, np.float32)
         counted = balance or shares is not None
         counts = self._counted() if classes is None or counted else {}
@@ -152,6 +152,10 @@ class GivenBlocks:
             numbers = np.array([counts.get(name, 0) for name in self.classes])
             check_counts(numbers, self.classes)
             self._weights = shares_of_classes(numbers, None if balance else shares)
+        if self._weights is not None and self._weights.shape != (self.n_classes,):
+            raise ShapeError(
+                f"weights have shape {self._weights.shape}, expected ({self.n_classes},); pass one for each class"
+            )
         self.weighted = self._weights is not None
 
     def __iter__(self) -> Iterator[RowBlock]:
@@ -188,7 +192,21 @@ class GivenBlocks:
                 "blocks are an iterator, which can be read once, expected a list or a function that starts reading, "
                 "because they are read several times; give classes, and head ridge without balance reads them once"
             )
-        yield from given
+        n_rows = 0
+        for block in given:
+            if not isinstance(block, (tuple, list)) or len(block) not in (2, 3):
+                raise ShapeError(
+                    f"a block is a {type(block).__name__}, expected a tuple of features, labels and any clusters; "
+                    "pass pairs"
+                )
+            yield block
+            n_rows += len(block[1])
+        if self._n_rows not in (-1, n_rows):
+            raise DataError(
+                f"blocks have {n_rows:,} rows in a second pass, expected {self._n_rows:,} as in the first; pass a "
+                "function that starts reading again"
+            )
+        self._n_rows = n_rows
 
     def _checked(self, given: tuple[Any, ...]) -> tuple[Any, Labels, NDArray[np.integer[Any]] | None]:
         """Rows, labels and clusters of a block; ShapeError where they do not match."""
@@ -196,10 +214,14 @@ class GivenBlocks:
         self._width = self._width or (rows.shape[1] if rows.ndim == 2 else 0)
         clusters = np.asarray(given[2]) if len(given) > 2 else None
         lengths = {len(one) for one in (labels, clusters) if one is not None}
-        if rows.ndim != 2 or rows.shape[1] != self._width or lengths != {len(rows)}:
+        if rows.ndim != 2 or rows.shape[1] != self._width or not self._width or lengths != {len(rows)}:
             raise ShapeError(
                 f"features of a block have shape {rows.shape}, expected ({len(labels)}, "
                 f"{self._width or 'n_features'}) to match its labels and the first block; pass blocks of one matrix"
+            )
+        if clusters is not None and clusters.dtype.kind not in "iu":
+            raise ShapeError(
+                f"clusters of a block are {clusters.dtype}, expected whole numbers; number the names of groups"
             )
         return rows, labels, clusters
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.splits import fewest_per_class, folds, holdout
-from headstart.errors import DataError
+from headstart.errors import DataError, ShapeError
 from headstart.records import Array, Codes
 from headstart.system.mapped import parts_of
 
@@ -132,6 +132,8 @@ def class_weights(codes: Codes, shares: Sequence[float] | None = None) -> Array:
 
 def shares_of_classes(counts: NDArray[np.integer[Any]], shares: Sequence[float] | None = None) -> Array:
     """The weight of a row of each class, (n_classes,): see `class_weights`; ``counts`` are rows by class."""
+    if shares is not None and len(shares) != len(counts):
+        raise ShapeError(f"shares are {len(shares)}, expected {len(counts)}; pass one for each class")
     wanted = np.full(len(counts), 1 / len(counts)) if shares is None else np.asarray(shares) / np.sum(shares)
     weights: Array = (counts.sum() * wanted / counts).astype(np.float32)
     return weights
