@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import NotFittedError, ShapeError, UnknownClassError, unknown
+from headstart.errors import NotFittedError, SettingError, ShapeError, UnknownClassError
 from headstart.heads.held_out import HeldOut
+from headstart.heads.row_blocks import Given, GivenBlocks, RowBlocks, codes_of
 from headstart.heads.training import Training, class_weights
 from headstart.records import Array, Codes, Curve
 from headstart.scratch.losses import softmax
@@ -31,6 +32,7 @@ __all__ = [
 
 Labels = NDArray[np.str_]
 Float = TypeVar("Float", bound=np.floating[Any])
+_LABELS = 65_536  # labels that are compared at a time
 Watch = tuple[Array, Labels]
 """Validation features and label names that a fit reports on and never learns from."""
 
@@ -129,7 +131,7 @@ class Head(ABC):
                 f"features have shape {features.shape}, expected ({len(labels)}, n_features) "
                 "to match labels; pass the labels stored with them"
             )
-        order = tuple(classes) if classes is not None else tuple(sorted(set(labels.tolist())))
+        order = tuple(classes) if classes is not None else _names(labels)
         codes = _codes(labels, order)
         self.classes_, self.chosen_, self.curve_ = order, {}, None
         weights = np.ones(len(codes), np.float32)
@@ -145,6 +147,64 @@ class Head(ABC):
         )
         with threads_for(features.size):
             self._fit(training, watch)
+        return self
+
+    def fit_blocks(
+        self,
+        blocks: Given,
+        *,
+        classes: Sequence[str] | None = None,
+        seed: int = 0,
+        watch: Watch | None = None,
+        balance: bool = False,
+        shares: Sequence[float] | None = None,
+    ) -> Self:
+        """Learn from rows that are read block by block, such as the shards of a table; heads ridge and linear.
+
+        Parameters
+        ----------
+        blocks : iterable of tuple, or function that returns one
+            Pairs of features (n, n_features) and label names (n,), or triples with cluster numbers (n,) after them:
+            rows of one cluster are held out together. Every row is an image of its own. An iterator, which can be
+            read only once, is enough for ridge without ``balance`` and ``shares`` if ``classes`` are given.
+        classes : sequence of str, optional
+            Order of the classes. Default: sorted names, for which a first pass reads the labels.
+        seed : int, default=0
+            Decides folds and samples, with the number of each row: the size of blocks does not count.
+        watch : pair of ndarray, optional
+            As in `fit`.
+        balance : bool, default=False
+            As in `fit`; a first pass counts the labels.
+        shares : sequence of float, optional
+            As in `fit`; a first pass counts the labels.
+
+        Returns
+        -------
+        Head
+            Itself. Memory does not grow with the number of rows: it is that of the products of features, 11 times
+            n_features squared in float64, and of a sample of rows. Ridge reads the rows once, linear about 20 times.
+
+        Raises
+        ------
+        SettingError
+            If the head cannot learn from blocks, or an iterator would be read twice.
+        ShapeError
+            If the parts of a block do not match, or differ in width from the first block.
+        DataError
+            If a feature is not finite, or there are no rows.
+        UnknownClassError
+            If there are fewer than 2 classes, a label is not in ``classes``, or a class has no row.
+
+        Examples
+        --------
+        >>> from headstart.heads.registry import make_head
+        >>> shards = [(np.full((4, 2), number, np.float32), np.repeat(name, 4)) for number, name in enumerate("ab")]
+        >>> make_head("ridge").fit_blocks(shards).predict(np.ones((1, 2), np.float32)).tolist()
+        ['b']
+        """
+        given = GivenBlocks(blocks, classes=classes, seed=seed, balance=balance, shares=shares)
+        self.classes_, self.chosen_, self.curve_ = given.classes, {}, None
+        self._fit_blocks(given, watch)
         return self
 
     def probabilities(self, features: Array) -> Array:
@@ -190,6 +250,12 @@ class Head(ABC):
     @abstractmethod
     def _fit(self, training: Training, watch: Watch | None) -> None: ...
 
+    def _fit_blocks(self, blocks: RowBlocks, watch: Watch | None) -> None:
+        raise SettingError(
+            f"head {self.name!r} cannot learn from blocks of rows, expected ridge or linear; choose one of them, or "
+            "pass all features to fit"
+        )
+
     @abstractmethod
     def _probabilities(self, features: Array) -> Array: ...
 
@@ -203,18 +269,23 @@ class Head(ABC):
         )
 
 
+def _names(labels: Labels) -> tuple[str, ...]:
+    """All different labels, sorted, from parts of them: many strings take a lot of memory to sort."""
+    parts = range(0, len(labels), _LABELS)
+    return tuple(sorted({str(name) for i in parts for name in np.unique(labels[i : i + _LABELS]).tolist()}))
+
+
 def _codes(labels: Labels, classes: tuple[str, ...]) -> Codes:
     """Names to positions in ``classes``; every class must occur, no other may."""
     order = {name: code for code, name in enumerate(classes)}
-    names, inverse = np.unique(labels, return_inverse=True)
-    for name in names:
-        if name not in order:
-            raise UnknownClassError(unknown("label", str(name), order))
-    missing = sorted(set(order) - set(names.tolist()))
+    parts = [codes_of(labels[i : i + _LABELS], order) for i in range(0, len(labels), _LABELS)]
+    codes = np.concatenate(parts) if parts else np.empty(0, np.int64)
+    counts = np.bincount(codes, minlength=len(order))
+    missing = sorted(name for name, code in order.items() if not counts[code])
     if missing or len(order) < 2:
         what = f"class {missing[0]!r} has no image" if missing else f"classes are {list(order)}"
         raise UnknownClassError(f"{what}, expected at least 2 classes with an image each; add images")
-    return np.array([order[str(name)] for name in names], np.int64)[inverse]
+    return codes
 
 
 class AffineHead(Head):

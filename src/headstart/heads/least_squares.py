@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from headstart.records import Array
 
-__all__ = ["KernelLeastSquares", "LeastSquares", "decompose"]
+__all__ = ["KernelLeastSquares", "LeastSquares", "decompose", "spectrum"]
 
 Floats = NDArray[np.floating[Any]]
 _AFFORDABLE = 4e10  # multiplications up to which float64 is fast: a fit that nearly interpolates requires it
@@ -110,7 +110,7 @@ class KernelLeastSquares(LeastSquares):
         super().__init__(exact - self._means[:, None], targets, weights)
 
     def _decomposed(self) -> tuple[Floats, Floats]:
-        return _spectrum((self._rows * self._root.T).astype(np.float64))  # centred both ways
+        return spectrum((self._rows * self._root.T).astype(np.float64))  # centred both ways
 
     def solution(self, strength: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Weights of the kernel's columns (n_rows, n_targets), which sum to 0, and bias (n_targets,)."""
@@ -136,12 +136,12 @@ def decompose(rows: Floats) -> tuple[Floats, Floats]:
     """
     n, width = rows.shape
     gram = rows @ rows.T if n <= width else rows.T @ rows
-    values, vectors = _spectrum(gram.astype(np.float64))
+    values, vectors = spectrum(gram.astype(np.float64))
     left = vectors if n <= width else rows @ (vectors / np.sqrt(values)).astype(rows.dtype)
     return values.astype(rows.dtype), left.astype(rows.dtype)
 
 
-def _spectrum(gram: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def spectrum(gram: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Eigenvalues above the rounding errors, and their vectors as columns."""
     values, vectors = np.linalg.eigh(gram)
     kept = values > max(values[-1], 1e-30) * 1e-7  # below are rounding errors of float32 features

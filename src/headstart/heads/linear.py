@@ -1,4 +1,4 @@
-"""The linear head: softmax regression with an L2 penalty selected by cross-validation, solved by L-BFGS."""
+"""The linear head: softmax regression with an L2 penalty selected by cross-validation."""
 
 from __future__ import annotations
 
@@ -8,19 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import SettingError
-from headstart.heads.base import AffineHead, Watch, log_loss, softmax
+from headstart.heads.base import AffineHead, Watch, log_loss
+from headstart.heads.row_blocks import RowBlocks, TrainingBlocks, check_counts, is_large
 from headstart.heads.scaling import Standardiser
+from headstart.heads.softmax_regression import BlockProblem, RowProblem, Tracker, solve
+from headstart.heads.statistics import Survey
 from headstart.heads.training import Training
-from headstart.records import Array, Codes, Curve
+from headstart.records import Array
+from headstart.system.mapped import taken
 
 __all__ = ["LinearHead"]
+
+Parts = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
 _STRENGTHS = (10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4)
 _FALLBACK = 0.1  # where a class has one image, and nothing can be held out
 _MANY = 5_000  # images from which one held-out tenth is as informative as folds
 _ENOUGH = 10_000  # images that decide the strength, which is a prior's precision: more do not change it
-_SAMPLE = 8  # rows per feature, enough to estimate second moments
 _SEARCH, _FINAL = 1e-3, 1e-5  # where a solve stops: the largest gradient, in whitened coordinates
+_START = 1e-4  # the same for a sample, from whose solution many rows are started
+_NOISE = 0.3  # of the standard error of the gradient, 1 / sqrt(n_rows) in whitened coordinates
+_SAMPLE_VALUES = 2**24  # 64 MiB: of 512 features 32,768 rows
 
 
 class LinearHead(AffineHead):
@@ -48,37 +56,72 @@ class LinearHead(AffineHead):
         self.strengths, self.n_folds = tuple(sorted(strengths, reverse=True)), n_folds
 
     def _fit(self, training: Training, watch: Watch | None) -> None:
+        if is_large(*training.features.shape):
+            few, parts = _decisive(training, self._parts(training))
+            self._learn(TrainingBlocks(training), few, parts, watch)
+            return
         standardise = Standardiser.of(training.features)
         standard = standardise(training.features)
         span = _Span.of(standard)
         training = replace(training, features=span.inside(standard))
-        strength, near = self._choose(training)
+        strength, near = self._choose(training, self._parts(training))
         tracker = None
         if watch is not None:
             held, held_codes = self._watched(watch)
-            tracker = _Tracker(span.inside(standardise(held)), held_codes)
+            tracker = Tracker(span.inside(standardise(held)), held_codes)
         zero = np.zeros_like(near)  # so that the curve starts at zero weights
-        solution = _solve(_Problem.of(training, strength), zero, _FINAL, pivot=near, tracker=tracker)
+        solution = solve(RowProblem.of(training, strength), zero, _FINAL, pivot=near, tracker=tracker)
         self.chosen_ = {"strength": strength}
         self.curve_ = tracker.curve() if tracker else None
         self.weight_, self.bias_ = standardise.fold(span.outside(solution[:-1]), solution[-1])
 
-    def _choose(self, training: Training) -> tuple[float, NDArray[np.float64]]:
+    def _fit_blocks(self, blocks: RowBlocks, watch: Watch | None) -> None:
+        self._learn(blocks, None, [], watch)
+
+    def _learn(self, blocks: RowBlocks, few: Training | None, parts: Parts, watch: Watch | None) -> None:
+        """From blocks of rows, of which ``few`` decide the strength; without these, a sample does.
+
+        The first pass finds the scales and a sample, which is solved in memory: the first part of the curve. From
+        there on every evaluation is a pass. It ends where the gradient is a third of its standard error or less.
+        """
+        survey = Survey.collected(blocks, blocks.n_classes, _SAMPLE_VALUES)
+        check_counts(survey.counts, self.classes_)
+        standardise = Standardiser.of_moments(survey.mean, survey.variance, survey.n_rows)
+        if few is None:
+            few = survey.sample.training(blocks.seed)
+            parts = self._parts(few)
+        strength, near = self._choose(replace(few, features=standardise(few.features)), parts)
+        if near.shape[1] != blocks.n_classes:  # the sample lacks a class
+            near = np.zeros((len(near), blocks.n_classes))
+        sample = survey.sample.standardised(standardise)
+        weights = sample.weights.astype(np.float32) if blocks.weighted else None
+        penalty = strength / survey.n_rows
+        tracker = None
+        if watch is not None:
+            held, held_codes = self._watched(watch)
+            tracker = Tracker(standardise(held), held_codes)
+        small = RowProblem(sample.rows, sample.codes, weights, penalty)
+        start = solve(small, np.zeros_like(near), _START, pivot=near, tracker=tracker)
+        tolerance = max(_FINAL, _NOISE / np.sqrt(survey.n_rows))
+        problem = BlockProblem(blocks, standardise, penalty, sample.rows)
+        solution = solve(problem, start, tolerance, tracker=tracker)
+        self.chosen_ = {"strength": strength}
+        self.curve_ = tracker.curve() if tracker else None
+        self.weight_, self.bias_ = standardise.fold(solution[:-1], solution[-1])
+
+    def _choose(self, training: Training, parts: Parts) -> tuple[float, NDArray[np.float64]]:
         """The strength with the least held-out loss, and a point near its solution."""
         zero = np.zeros((training.features.shape[1] + 1, training.n_classes))
-        if len(self.strengths) == 1:
-            return self.strengths[0], zero
-        if training.smallest_class < 2:
+        if not parts:
             return min(self.strengths, key=lambda value: abs(np.log(value / _FALLBACK))), zero
-        pairs = self._parts(training)
-        starts = [zero] * len(pairs)
+        starts = [zero] * len(parts)
         best, rises = (np.inf, self.strengths[0], zero), 0
         for strength in self.strengths:
             loss = 0.0
-            for fold, (learn, held) in enumerate(pairs):
-                starts[fold] = _solve(_Problem.of(training, strength, learn), starts[fold], _SEARCH)
+            for fold, (learn, held) in enumerate(parts):
+                starts[fold] = solve(RowProblem.of(training, strength, learn), starts[fold], _SEARCH)
                 logits = training.features[held] @ starts[fold][:-1] + starts[fold][-1]
-                loss += log_loss(logits, training.codes[held], training.weights[held]) / len(pairs)
+                loss += log_loss(logits, training.codes[held], training.weights[held]) / len(parts)
             rises = rises + 1 if loss > best[0] else 0
             if loss < best[0]:
                 best = loss, strength, starts[0]
@@ -86,31 +129,36 @@ class LinearHead(AffineHead):
                 break
         return best[1], best[2]
 
-    def _parts(self, training: Training) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-        """Pairs of rows to learn from and originals to evaluate on."""
+    def _parts(self, training: Training) -> Parts:
+        """Pairs of rows to learn from and originals to evaluate on; none where nothing is selected or held out."""
+        if len(self.strengths) == 1 or training.smallest_class < 2:
+            return []
         n_images = len(training.originals)
         if n_images < _MANY:
             return training.folded(min(self.n_folds, training.smallest_class))
         learn, held = training.split(max(0.1, 1 - _ENOUGH / n_images))
-        few = held[: max(_ENOUGH // 9, 1)] if n_images > _ENOUGH else held
-        return [(learn, few)]
+        if n_images > _ENOUGH:  # evenly: rows may be sorted by class
+            held = held[np.linspace(0, len(held) - 1, min(len(held), _ENOUGH // 9)).astype(np.intp)]
+        return [(learn, held)]
 
 
-@dataclass(frozen=True)
-class _Problem:
-    """Rows, classes and weights of a fit, and its penalty per row; weights None are all equal."""
-
-    rows: Array
-    codes: Codes
-    weights: Array | None
-    penalty: float
-
-    @classmethod
-    def of(cls, training: Training, strength: float, some: NDArray[np.intp] | None = None) -> _Problem:
-        rows, codes, weights = training.features, training.codes, training.weights
-        if some is not None:
-            rows, codes, weights = rows[some], codes[some], weights[some]
-        return cls(rows, codes, weights if training.weighted else None, strength / len(rows))
+def _decisive(training: Training, parts: Parts) -> tuple[Training, Parts]:
+    """Only the rows that decide the strength, and the same parts of them."""
+    rows = (
+        np.unique(np.concatenate([one for pair in parts for one in pair]))
+        if parts
+        else training.originals[:1]
+    )
+    few = Training(
+        taken(training.features, rows),
+        training.codes[rows],
+        training.weights[rows],
+        training.images[rows],
+        training.seed,
+        None if training.clusters is None else training.clusters[rows],
+    )
+    inner = [(np.searchsorted(rows, learn), np.searchsorted(rows, held)) for learn, held in parts]
+    return few, inner
 
 
 @dataclass(frozen=True)
@@ -135,104 +183,3 @@ class _Span:
 
     def outside(self, weight: NDArray[np.float64]) -> NDArray[np.float64]:
         return weight if self.basis is None else self.basis @ weight
-
-
-class _Tracker:
-    """Loss and accuracy after every iteration, on the rows fitted and on held-out rows."""
-
-    def __init__(self, held: Array, held_codes: Codes) -> None:
-        self._held, self._codes = held, held_codes
-        self._fitted = (np.nan, np.nan)
-        self._lines: list[tuple[float, ...]] = []
-
-    def tried(self, loss: float, accuracy: float) -> None:
-        """Note a point the solver tried; the last one before `accepted` is the one it took."""
-        self._fitted = loss, accuracy
-
-    def accepted(self, solution: NDArray[np.float64]) -> None:
-        """Add a line: the solver moved to this solution."""
-        logits = self._held @ solution[:-1].astype(np.float32) + solution[-1]
-        hits = float((logits.argmax(axis=1) == self._codes).mean())
-        self._lines.append((*self._fitted, log_loss(logits, self._codes), hits))
-
-    def curve(self) -> Curve:
-        columns = list(zip(*self._lines, strict=True)) or [()] * 4
-        steps = tuple(float(step) for step in range(1, len(self._lines) + 1))
-        return Curve("head", "L-BFGS iteration", steps, columns[0], columns[2], columns[1], columns[3])
-
-
-def _solve(
-    problem: _Problem,
-    start: NDArray[np.float64],
-    tolerance: float,
-    *,
-    pivot: NDArray[np.float64] | None = None,
-    tracker: _Tracker | None = None,
-) -> NDArray[np.float64]:
-    """(n_features + 1, n_classes): weights, and the unpenalised bias in the last row.
-
-    L-BFGS in coordinates in which the Hessian is near the identity, so that tens of steps are
-    enough at any strength: W = P U with P from the Hessian at the pivot (default: the start).
-    """
-    from scipy.optimize import minimize
-
-    rows, codes, penalty, share = problem.rows, problem.codes, problem.penalty, problem.weights
-    shape, n, here = start.shape, len(rows), np.arange(len(rows))
-    whiten, unwhiten = _preconditioner(rows, start if pivot is None else pivot, penalty)
-
-    def weights(flat: NDArray[np.float64]) -> NDArray[np.float64]:
-        u = flat.reshape(shape)
-        return np.vstack([whiten @ u[:-1], u[-1:]])
-
-    def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        solution = weights(flat)
-        # classes first: NumPy reduces few long rows fast
-        scores = solution[:-1].T.astype(np.float32) @ rows.T + solution[-1][:, None].astype(
-            np.float32
-        )  # (k, n)
-        scores -= scores.max(axis=0)
-        chosen = scores[codes, here]
-        np.exp(scores, out=scores)
-        sums = scores.sum(axis=0)
-        loss = float(np.average(np.log(sums) - chosen, weights=share))
-        if tracker is not None:
-            tracker.tried(loss, float((chosen == 0).mean()))  # the right class has the highest score, now 0
-        scores /= sums  # probabilities
-        scores[codes, here] -= 1.0
-        if share is not None:
-            scores *= share
-        gradient = (scores @ rows).T.astype(np.float64) / n + penalty * solution[:-1]
-        bias = scores.mean(axis=1, dtype=np.float64)
-        total = loss + 0.5 * penalty * float((solution[:-1] ** 2).sum())
-        return total, np.vstack([whiten.T @ gradient, bias]).ravel()
-
-    found = minimize(
-        objective,
-        np.vstack([unwhiten @ start[:-1], start[-1:]]).ravel(),
-        jac=True,
-        method="L-BFGS-B",
-        callback=None if tracker is None else lambda flat: tracker.accepted(weights(flat)),
-        options={"maxiter": 200, "gtol": tolerance, "ftol": tolerance * 1e-3, "maxcor": 20},
-    )
-    return weights(np.asarray(found.x))
-
-
-def _preconditioner(
-    rows: Array, start: NDArray[np.float64], penalty: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """P and its inverse, (n_features, n_features), with P P^T near the inverse Hessian at the start.
-
-    The curvature p (1 - p) is averaged over classes, so that one matrix serves all, and estimated on a sample
-    of the rows.
-    """
-    from scipy.linalg import cholesky, solve_triangular
-
-    width, n_classes = rows.shape[1], start.shape[1]
-    sample = rows[:: max(1, len(rows) // (_SAMPLE * width))]
-    probs = softmax(sample @ start[:-1].astype(np.float32) + start[-1].astype(np.float32))
-    curvature = (probs * (1.0 - probs)).sum(axis=1) / n_classes
-    weighted = sample * np.sqrt(curvature / len(sample))[:, None].astype(np.float32)
-    hessian = (weighted.T @ weighted).astype(np.float64)
-    floor = penalty + 1e-4 * float(np.trace(hessian)) / width
-    upper = cholesky(hessian + floor * np.eye(width))  # R^T R
-    return solve_triangular(upper, np.eye(width)), upper

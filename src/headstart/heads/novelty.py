@@ -16,6 +16,7 @@ from headstart.evaluation.conformal import left_out_quantiles
 from headstart.heads.base import Builder
 from headstart.heads.detectors import METHODS, Detector
 from headstart.records import Array, Codes
+from headstart.system.mapped import LARGE_VALUES, taken
 
 __all__ = ["RATE", "Novelty", "fit_novelty"]
 
@@ -26,6 +27,7 @@ _WORK = 5e9  # products that the folds may cost: about a second of a slow core
 _LEAST_FOLDS = 5
 _LEAST = 8  # images
 _MOST = 1_000  # rows fitted on: a decomposition of more takes seconds
+_SAMPLE_VALUES = 2**25  # 128 MiB of features, of 512 features 65,536 images
 _SAME = 1e-4  # differences of scores that rounding may cause
 _QUANTILES = 199  # of the left-out scores, stored for other rates
 
@@ -104,6 +106,8 @@ def fit_novelty(
     n_images = len(np.unique(shown))
     if n_images < _LEAST:
         return None
+    if features.size > LARGE_VALUES:
+        features, codes, shown, groups = _some_images(features, codes, shown, groups, seed)
     own = np.unique(shown, return_index=True)[1]
     detectors = _fitted(features, codes, own, np.ones(len(codes), np.bool_), seed)
     if held is not None:
@@ -128,6 +132,23 @@ def fit_novelty(
     shifts = -usual * scales - centre / (threshold * len(detectors))
     left_out = left_out_quantiles(joint / threshold, most=_QUANTILES)
     return Novelty(detectors, scales, shifts, rate, raw.shape[1], left_out)
+
+
+def _some_images(
+    features: Array,
+    codes: Codes,
+    shown: NDArray[np.intp],
+    groups: NDArray[np.generic] | None,
+    seed: int,
+) -> tuple[Array, Codes, NDArray[np.intp], NDArray[np.generic] | None]:
+    """Rows of images drawn at random: a threshold hangs on few of their scores, and detectors fit 1,000 rows."""
+    images, numbers = np.unique(shown, return_inverse=True)
+    most = max(_MOST, _SAMPLE_VALUES // features.shape[1])
+    kept = np.zeros(len(images), np.bool_)
+    kept[np.random.default_rng([seed, 13]).permutation(len(images))[:most]] = True
+    rows = np.flatnonzero(kept[numbers])
+    again = np.unique(numbers[rows], return_inverse=True)[1]
+    return taken(features, rows), codes[rows], again, None if groups is None else groups[kept]
 
 
 def _left_out(

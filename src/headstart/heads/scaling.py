@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from headstart.heads.base import Builder
 from headstart.records import Array
+from headstart.system.mapped import parts_of
 
 __all__ = ["Scaling", "Standardiser", "UnitRows", "append_unit_rows", "unit_rows"]
 
@@ -42,8 +43,8 @@ class UnitRows:
     @classmethod
     def of(cls, features: Array) -> UnitRows:
         """Fitted to training rows only."""
-        blocks = range(0, len(features), _BLOCK)
-        sums = sum(unit_rows(features[i : i + _BLOCK]).sum(axis=0, dtype=np.float64) for i in blocks)
+        parts = parts_of(features, _BLOCK)
+        sums = sum(unit_rows(features[here]).sum(axis=0, dtype=np.float64) for here in parts)
         return cls(np.asarray(sums / len(features), np.float32))
 
     def __call__(self, features: Array) -> Array:
@@ -87,10 +88,16 @@ class Standardiser:
     @classmethod
     def of(cls, features: Array) -> Standardiser:
         """Fitted to training rows only."""
-        mean, variance = _moments(features)
+        return cls.of_moments(*_moments(features), len(features))
+
+    @classmethod
+    def of_moments(
+        cls, mean: NDArray[np.float64], variance: NDArray[np.float64], n_rows: int
+    ) -> Standardiser:
+        """Fitted to training rows with this mean and variance of each feature."""
         common = float(variance.mean()) or 1.0
-        shrunk = variance + (0.1 + 10.0 / len(features)) * common
-        scale = 1.0 / np.sqrt(shrunk * features.shape[1])
+        shrunk = variance + (0.1 + 10.0 / n_rows) * common
+        scale = 1.0 / np.sqrt(shrunk * len(mean))
         return cls(mean.astype(np.float32), scale.astype(np.float32))
 
     @classmethod
@@ -119,7 +126,7 @@ class Standardiser:
 
 def _moments(features: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and variance of each feature in float64, block by block: a copy of all would double the memory."""
-    blocks = range(0, len(features), _BLOCK)
-    mean = sum(features[i : i + _BLOCK].sum(axis=0, dtype=np.float64) for i in blocks) / len(features)
-    squares = sum(((features[i : i + _BLOCK] - mean) ** 2).sum(axis=0) for i in blocks)
+    parts = parts_of(features, _BLOCK)
+    mean = sum(features[here].sum(axis=0, dtype=np.float64) for here in parts) / len(features)
+    squares = sum(((features[here] - mean) ** 2).sum(axis=0) for here in parts_of(features, _BLOCK))
     return np.asarray(mean), np.asarray(squares / len(features))

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.splits import fewest_per_class, folds, holdout
-from headstart.errors import DataError
+from headstart.errors import DataError, ShapeError
 from headstart.records import Array, Codes
+from headstart.system.mapped import parts_of
 
-__all__ = ["Training", "class_weights", "one_hot"]
+__all__ = ["Training", "class_weights", "one_hot", "shares_of_classes"]
 
 Rows = NDArray[np.intp]
 
 _FOLDS = 500  # with at most this many clusters, each is a fold
 _FOLD_ROWS = 50  # rows per fold otherwise: small folds cost little and are close to leave-one-out
+_CHECKED_ROWS = 4_096  # rows that are checked together
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class Training:
 
     def __post_init__(self) -> None:
         """No head can learn from NaN, and some would do so without an error."""
-        if not np.isfinite(self.features).all():
+        # a mask of all rows would take a quarter of their memory
+        if not all(np.isfinite(self.features[here]).all() for here in parts_of(self.features, _CHECKED_ROWS)):
             raise DataError("features are not finite, expected moderate numbers; take another layer")
 
     @property
@@ -55,6 +59,8 @@ class Training:
     @cached_property
     def originals(self) -> Rows:
         """The first row of each image, in the order of the images; heads are evaluated on these."""
+        if (np.diff(self.images) > 0).all():  # each row another image: nothing to sort
+            return np.arange(len(self.images))
         return np.unique(self.images, return_index=True)[1]
 
     @cached_property
@@ -93,12 +99,15 @@ class Training:
         n_clusters = len(np.unique(self.cluster_codes))
         if n_clusters == len(self.codes):
             return None
-        k = max(_FOLDS, len(self.codes) // _FOLD_ROWS)
-        if k >= n_clusters:
-            return np.unique(self.cluster_codes, return_inverse=True)[1]
-        deal = np.random.default_rng([self.seed, 12]).permutation(n_clusters) % k
-        numbers: Rows = deal[np.unique(self.cluster_codes, return_inverse=True)[1]]
-        return numbers
+        return self.dealt(max(_FOLDS, len(self.codes) // _FOLD_ROWS))
+
+    def dealt(self, k: int) -> Rows:
+        """Number of one of at most k folds of each row, (n_rows,): whole clusters, dealt at random."""
+        found, numbers = np.unique(self.cluster_codes, return_inverse=True)
+        if k >= len(found):
+            return numbers
+        deal: Rows = np.random.default_rng([self.seed, 12]).permutation(len(found)) % k
+        return deal[numbers]
 
     @property
     def _units(self) -> Rows | None:
@@ -118,9 +127,15 @@ def class_weights(codes: Codes, shares: Sequence[float] | None = None) -> Array:
     >>> class_weights(np.array([0, 1, 1]), [0.5, 0.5]).tolist()
     [1.5, 0.75, 0.75]
     """
-    counts = np.bincount(codes)
+    return shares_of_classes(np.bincount(codes), shares)[codes]
+
+
+def shares_of_classes(counts: NDArray[np.integer[Any]], shares: Sequence[float] | None = None) -> Array:
+    """The weight of a row of each class, (n_classes,): see `class_weights`; ``counts`` are rows by class."""
+    if shares is not None and len(shares) != len(counts):
+        raise ShapeError(f"shares are {len(shares)}, expected {len(counts)}; pass one for each class")
     wanted = np.full(len(counts), 1 / len(counts)) if shares is None else np.asarray(shares) / np.sum(shares)
-    weights: Array = (len(codes) * wanted[codes] / counts[codes]).astype(np.float32)
+    weights: Array = (counts.sum() * wanted / counts).astype(np.float32)
     return weights
 
 

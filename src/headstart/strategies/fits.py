@@ -26,6 +26,7 @@ from headstart.strategies.mixture import mixed
 from headstart.strategies.places import CHOSEN, Probe, Reading, places_of, selected_by
 from headstart.strategies.prepared import prepared_once
 from headstart.strategies.select import choose, deciding_images
+from headstart.system.mapped import joined, taken
 
 __all__ = [
     "DECIDING",
@@ -113,9 +114,10 @@ class Reader:
         """Training features with augmented copies appended, their labels, and the image index of each row."""
         n_copies = 0 if self.augmentation is None else self.augmentation.n_copies
         self.read_copies([place])
-        parts = [self.rows(place)[train], *(self._kept[place, 1 + one][train] for one in range(n_copies))]
+        parts = [taken(self.rows(place), train)]
+        parts += [taken(self._kept[place, 1 + one], train) for one in range(n_copies)]
         images = np.tile(np.arange(len(train)), len(parts))
-        return np.concatenate(parts), self.pool.labels[train][images], images
+        return joined(parts), self.pool.labels[train][images], images
 
     def read_copies(self, places: Sequence[Place]) -> None:
         """Compute the features of every augmented copy at several places in one pass, unless they are kept.

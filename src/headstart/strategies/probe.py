@@ -23,6 +23,7 @@ from headstart.strategies.parts import TrainingParts, training_parts
 from headstart.strategies.places import CHOSEN, Probe, Reading, choose_places
 from headstart.strategies.result import LearnedModel
 from headstart.strategies.unlabelled import Unlabelled, propagation
+from headstart.system.mapped import joined
 
 __all__ = ["learn_head", "training_rows"]
 
@@ -189,5 +190,4 @@ def training_rows(
     ]
     rows = [copy_rows(dataset, source, places, copy, options, like) for copy in copies]
     images = np.tile(np.arange(len(dataset)), len(copies))
-    joined = [one[0] if len(one) == 1 else np.concatenate(one) for one in zip(*rows, strict=True)]
-    return joined, dataset.labels[images], images
+    return [joined(one) for one in zip(*rows, strict=True)], dataset.labels[images], images

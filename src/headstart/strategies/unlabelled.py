@@ -18,6 +18,7 @@ from headstart.strategies.fits import Chooser, Indices, Reader, Strategy, averag
 from headstart.strategies.mixture import mixed, tempered
 from headstart.strategies.places import CHOSEN, Probe
 from headstart.strategies.select import n_independent
+from headstart.system.mapped import taken
 from headstart.system.threads import threads_for
 
 __all__ = ["Propagation", "Unlabelled", "propagation", "unlabelled_probe"]
@@ -134,7 +135,7 @@ def unlabelled_probe(
         place, name = readings[0]
         codes = reader.pool.codes()[train]
         training = Training(
-            reader.rows(place)[train],
+            taken(reader.rows(place), train),
             codes,
             class_weights(codes) if wanted.balance else np.ones(len(codes), np.float32),
             np.arange(len(train)),

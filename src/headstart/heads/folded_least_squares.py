@@ -1,0 +1,96 @@
+"""Ridge regression from statistics of folds: the solution at any strength, and its error on every held-out fold.
+
+Apart from `least_squares`, which decomposes the rows themselves and so leaves out one at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.heads.least_squares import spectrum
+from headstart.heads.statistics import Moments, RowStatistics, Sample, total
+from headstart.records import Array
+
+__all__ = ["FoldedLeastSquares"]
+
+Exact = NDArray[np.float64]
+Solution = tuple[Exact, Exact]
+
+
+class FoldedLeastSquares:
+    """Minimises what `LeastSquares` does, from the moments of the rows of each fold.
+
+    The errors are exactly those of refits: least squares without a fold is solved from the sum of the others, and the
+    squared error of its rows follows from their moments, in float64. The penalty of a refit is per row, too, so that
+    it shrinks scores as the fit to all rows does, and a temperature serves both. ``mapped`` makes the moments of the
+    inputs from those of the rows, on use, so that one copy of all folds is kept.
+    """
+
+    def __init__(self, statistics: RowStatistics, mapped: Callable[[Moments], Moments]) -> None:
+        self._judged, self._copies, self._mapped = statistics.judged, statistics.copies, mapped
+        whole = total([*self._judged, *self._copies])
+        self._n_classes = len(whole.class_weights)
+
+    @property
+    def folds(self) -> list[int]:
+        """The folds that can be held out: they have rows to evaluate, and others have rows to learn from."""
+        found = [number for number, one in enumerate(self._judged) if one is not None]
+        return found if len(found) > 1 else []
+
+    def solution(self, strength: float) -> Solution:
+        """Weights (n_inputs, n_classes) and bias (n_classes,) from all rows."""
+        whole = total([*self._judged, *self._copies])
+        return _Decomposed(self._mapped(whole)).solution(strength)
+
+    def errors(self, strengths: Sequence[float]) -> Exact:
+        """Mean squared error of held-out rows, summed over classes and weighted, (n_strengths,)."""
+        squares, weight = np.zeros(len(strengths)), 0.0
+        for fold in self.folds:
+            held, others = self._judged[fold], self._without(fold)
+            assert held is not None, "only folds with rows are held out"
+            held = self._mapped(held)
+            weight += held.weight
+            for number, strength in enumerate(strengths):
+                squares[number] += _squares(held, others.solution(strength))
+        return squares / weight
+
+    def left_out(self, sample: Sample, rows: Array, strength: float) -> Array:
+        """Scores of sampled rows (n, n_inputs) by fits without their folds, (n, n_classes)."""
+        scores = np.zeros((len(rows), self._n_classes), np.float32)
+        for fold in self.folds:
+            here = sample.folds == fold
+            weight, bias = self._without(fold).solution(strength)
+            scores[here] = rows[here] @ weight + bias
+        return scores
+
+    def _without(self, fold: int) -> _Decomposed:
+        # summed, not subtracted from the whole, which would cost digits
+        parts = [one for some in (self._judged, self._copies) for at, one in enumerate(some) if at != fold]
+        return _Decomposed(self._mapped(total(parts)))
+
+
+class _Decomposed:
+    """The eigenvectors of the products of some rows: solutions at every strength."""
+
+    def __init__(self, moments: Moments) -> None:
+        self._moments = moments
+        self._values, self._vectors = spectrum(moments.products)
+        self._projected = self._vectors.T @ moments.sums
+
+    def solution(self, strength: float) -> Solution:
+        penalty = strength * self._moments.n_rows
+        weight = self._vectors @ (self._projected / (self._values + penalty)[:, None])
+        return weight, self._moments.target_mean - self._moments.mean @ weight
+
+
+def _squares(held: Moments, solution: Solution) -> float:
+    """Weighted sum of the squared errors of a solution on rows with these moments."""
+    weight, bias = solution
+    share = held.target_mean
+    spread = held.weight * float(share @ (1.0 - share))  # of the indicators about their means
+    fitted = float(np.einsum("ij,ij->", weight, held.products @ weight - 2.0 * held.sums))
+    offset = share - held.mean @ weight - bias
+    return spread + fitted + held.weight * float(offset @ offset)
