@@ -17,7 +17,7 @@ from headstart.data.stores import ArrayImages
 from headstart.errors import DataError, SettingError
 from headstart.networks.specs import architecture
 from headstart.records import InputSpec
-from headstart.workflows.tune import space
+from headstart.workflows.tune import space, trials
 from headstart.workflows.tune import training as module
 from headstart.workflows.tune.regime import Regime, default_regime
 from headstart.workflows.tune.setup import hold_out_part
@@ -91,7 +91,7 @@ def test_the_first_trial_is_the_default_and_the_winner_is_judged_anew(tuned: Tun
     setup = module.make_setup(few, "mlp", "scratch", 0, module.SILENT)
     for regime, score in ((found.best.regime, found.evaluation), (Regime(), found.default)):
         network = setup.trained(regime, lambda network: lambda *rest: None)
-        assert score.value == pytest.approx(module.measure(network, *setup.evaluation)[1])
+        assert score.value == pytest.approx(trials.measure(network, *setup.evaluation)[1])
 
 
 def test_parts_share_no_image_and_hold_every_class(few: Dataset) -> None:
@@ -199,7 +199,7 @@ def test_a_hopeless_trial_is_stopped(tuned: Tune, monkeypatch: pytest.MonkeyPatc
         number = networks.setdefault(id(network), len(networks))
         return 1.0, 0.9 if number < 6 else 0.1
 
-    monkeypatch.setattr(module, "measure", measured)
+    monkeypatch.setattr(trials, "measure", measured)
     found = tuned(9)
     assert found.n_pruned >= 2 and not found.best.pruned
     assert [one.pruned for one in found.trials] == sorted(one.pruned for one in found.trials)
@@ -211,12 +211,12 @@ def test_a_training_that_diverges_is_no_winner(tuned: Tune, monkeypatch: pytest.
     calls = count()
     # the default's five epochs, then nonsense
     monkeypatch.setattr(
-        module, "measure", lambda *rest: (0.5, 0.4) if next(calls) < 5 else (float("nan"), 1.0)
+        trials, "measure", lambda *rest: (0.5, 0.4) if next(calls) < 5 else (float("nan"), 1.0)
     )
     found = tuned(2)
     assert (found.best.number, found.n_pruned, found.trials[1].loss) == (0, 1, float("inf"))
     assert found.trials[1].accuracy == 0.0 and found.trials[1].epochs_done == 1
-    monkeypatch.setattr(module, "measure", lambda *rest: (float("nan"), 1.0))
+    monkeypatch.setattr(trials, "measure", lambda *rest: (float("nan"), 1.0))
     for n_trials, budget_s in ((2, None), (None, 1e-9)):
         with pytest.raises(SettingError, match="no training of 'mlp' came to its end"):
             tuned(n_trials, f"nonsense {n_trials}", budget_s=budget_s)
@@ -230,7 +230,7 @@ def test_a_budget_ends_the_search_but_not_before_one_trial(
     assert len(found.trials) == 1 and not found.best.pruned and found.lead.value == 0
     ticks = count(0.0, 0.01)
     monkeypatch.setattr(module, "perf_counter", lambda: next(ticks))
-    more = tuned(None, "more", budget_s=0.5)
+    more = tuned(None, "more", budget_s=0.3)
     assert 1 < len(more.trials) < 20
 
 

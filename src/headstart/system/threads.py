@@ -14,6 +14,7 @@ from headstart.system.neighbours import Usage, allowed_cores, cores_left
 
 __all__ = [
     "limit_process",
+    "one_thread",
     "one_thread_when_forked",
     "process_limit",
     "reading_threads",
@@ -88,6 +89,26 @@ def use_threads(number: int) -> None:
         _controller().limit(limits=_SETTLED[0], user_api="blas")
         if (torch := sys.modules.get("torch")) is not None:
             torch.set_num_threads(_SETTLED[0])
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let BLAS and PyTorch compute with one thread in a block, so that sums have the same last bits everywhere.
+
+    PyTorch must be imported before, unless the block leaves it alone.
+    """
+    torch, settled = sys.modules.get("torch"), list(_SETTLED)
+    n_torch = torch.get_num_threads() if torch is not None else 0
+    _SETTLED[:] = [1]
+    try:
+        if torch is not None:
+            torch.set_num_threads(1)
+        with _controller().limit(limits=1, user_api="blas"):
+            yield
+    finally:
+        _SETTLED[:] = settled
+        if torch is not None:
+            torch.set_num_threads(n_torch)
 
 
 @contextmanager

@@ -60,6 +60,16 @@ Trials = Annotated[
         min=1, help="Number of trials when training a network. Trials of an interrupted search are included."
     ),
 ]
+AtOnce = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="When training a network: draw N trials together from the results before them, and train them at the "
+        "same time, on one thread each, in processes or on a cluster. The result depends on N, not on where they "
+        "run. Default: 1.",
+    ),
+]
 
 
 def tune(
@@ -72,6 +82,7 @@ def tune(
     copies: Copies = None,
     size: Size = None,
     trials: Trials = None,
+    at_once: AtOnce = None,
     engine: Engine = None,
     seed: Seed = 0,
     runtime: Runtime = "openvino",
@@ -108,6 +119,7 @@ def tune(
         n_copies=copies,
         size_px=size,
         n_trials=trials,
+        at_once=at_once,
         engine=engine,
         storage=output / _TRIALS,
         budget_s=None if limit is None else parse_duration(limit, "budget"),

@@ -23,6 +23,7 @@ __all__ = [
     "feature_protocol",
     "feature_summary",
     "lead_text",
+    "network_protocol",
     "network_table",
     "optimism_text",
     "regime_text",
@@ -126,6 +127,21 @@ def trials_table(found: FeatureTuning) -> PlainTable:
         f"{max(len(best) - _SHOWN, 0):,} more follow.",
         ("head, layer, pooling, preparation", "strength", "accuracy, %", "95 % interval", "squared error"),
         tuple(lines),
+    )
+
+
+def network_protocol(found: TrainingTuning) -> str:
+    """How a search over training was evaluated, in a paragraph."""
+    together = (
+        f" {found.at_once} trials at a time were drawn from the results of those before them, and trained on one "
+        "thread each."
+        if found.at_once > 1
+        else ""
+    )
+    return (
+        "The training images were split into three, stratified: to train on, to select on, to "
+        "evaluate on. No trial used the last, nor the validation and test images. The interval is Wilson's; "
+        f"tuned and default settings are compared on the same images by McNemar's mid-p test.{together}"
     )
 
 

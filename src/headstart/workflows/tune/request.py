@@ -32,8 +32,8 @@ class Search:
     """What is searched and for how long; what is None is chosen by the data.
 
     ``policies``, ``augments`` (names of presets), ``n_copies`` and ``size_px`` are for a search over features;
-    ``n_trials``, ``engine`` and ``storage`` (an SQLite file) for one over training. ``budget_s`` is in
-    seconds for everything, and for both.
+    ``n_trials``, ``at_once`` (trials drawn together), ``engine`` and ``storage`` (an SQLite file) for one over
+    training. ``budget_s`` is in seconds for everything, and for both.
     """
 
     policies: tuple[str, ...] | None = None
@@ -41,6 +41,7 @@ class Search:
     n_copies: int | None = None
     size_px: int | None = None
     n_trials: int | None = None
+    at_once: int | None = None
     engine: str | None = None
     storage: Path | None = None
     budget_s: float | None = None

@@ -36,6 +36,7 @@ from headstart.workflows.tune.present import (
     feature_protocol,
     feature_summary,
     lead_text,
+    network_protocol,
     network_table,
     optimism_text,
     regime_text,
@@ -51,6 +52,10 @@ __all__ = ["Tuned", "augmentations_for", "policies_for", "run_tuning"]
 _REPORT_SHARE = 0.05  # of a budget
 _LEAST_S = 1e-3
 _COPIES, _ENGINE = 3, "torch"
+_ALONE = (
+    "Trials ran one after the other on this machine, each drawn from the results of all others: with --at-once N the "
+    "cluster trains N at a time."
+)
 _TYPED = {
     "epochs": "--epochs",
     "batch_size": "--batch-size",
@@ -137,12 +142,15 @@ def run_tuning(
             engine=search.engine or _ENGINE,
             budget_s=_left(search.budget_s, begun),
             n_trials=search.n_trials,
+            at_once=1 if search.at_once is None else search.at_once,
             seed=seed,
+            runner=options.runner,
             progress=options.progress,
         )
         over = _exceeded(search.budget_s, begun, "one training is always finished")
-        return _of_training(request, tuned, (*over, *found.remarks))
-    _refuse(search, "source", ("n_trials", "engine"), "a network")
+        alone = (_ALONE,) if options.runner.remote and search.at_once is None else ()
+        return _of_training(request, tuned, (*over, *alone, *found.remarks))
+    _refuse(search, "source", ("n_trials", "at_once", "engine"), "a network")
     augmentations = augmentations_for(dataset, search.augments, search.n_copies or _COPIES)
     sources = _sources(request, policies_for(dataset, search.policies))
     clustered, found = _checked(dataset, allow_leaks)
@@ -331,9 +339,7 @@ def _of_training(request: SearchRequest, found: TrainingTuning, remarks: Sequenc
         examples=examples_of(request.train),
         tables=(*([factors_table(found.factors)] if found.factors else []), network_table(found)),
         judged_on="held-out training",
-        protocol="The training images were split into three, stratified: to train on, to select on, to "
-        "evaluate on. No trial used the last, nor the validation and test images. The interval is Wilson's; "
-        "tuned and default settings are compared on the same images by McNemar's mid-p test.",
+        protocol=network_protocol(found),
         factors=found.factors,
     )
     return Tuned(result, command, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from headstart.networks.training import OnStep, fit
 from headstart.records import Codes, Images, NetworkSpec
 from headstart.sources.networks import native_input
 from headstart.system.progress import Progress
+from headstart.system.threads import one_thread
 from headstart.workflows.tune.regime import Regime
 from headstart.workflows.tune.search import TO_TUNE, Hits
 
@@ -43,7 +45,9 @@ Part = tuple[Images, Codes]
 class TrialSetup:
     """What all trials share: the network, its engine, and images to train on, select by and evaluate on.
 
-    ``cluster_codes`` are the clusters of the selection images and of the evaluation images.
+    ``cluster_codes`` are the clusters of the selection images and of the evaluation images. Of ``at_once`` trials
+    that are drawn together each is trained on one thread of the processor, since sums by several threads, or by a
+    graphics card, have other last bits.
     """
 
     spec: NetworkSpec
@@ -54,10 +58,20 @@ class TrialSetup:
     selection: Part
     evaluation: Part
     cluster_codes: tuple[NDArray[np.generic] | None, ...] = (None, None)
+    at_once: int = 1
+
+    @property
+    def device(self) -> str:
+        """Where PyTorch trains."""
+        return "cpu" if self.at_once > 1 else "auto"
+
+    def threads(self) -> AbstractContextManager[None]:
+        """For a block that trains or evaluates."""
+        return one_thread() if self.at_once > 1 else nullcontext()
 
     def trained(self, regime: Regime, on_step: Callable[[TrainableNetwork], OnStep]) -> TrainableNetwork:
         """A network trained on the training images."""
-        network = make_network(regime.network(self.spec), self.engine, self.seed)
+        network = make_network(regime.network(self.spec), self.engine, self.seed, self.device)
         with np.errstate(all="ignore"):  # a rate that is too high overflows; the loss shows it
             fit(network, *self.fit, regime.settings(self.seed), on_step=on_step(network))
         return network
@@ -70,8 +84,9 @@ class TrialSetup:
         def on_step(done: int, n_images: int, loss: float, accuracy: float) -> None:
             epoch_progress(done, n_images)
 
-        network = self.trained(regime, lambda network: on_step)
-        return correct(network, self.selection), correct(network, self.evaluation)
+        with self.threads():
+            network = self.trained(regime, lambda network: on_step)
+            return correct(network, self.selection), correct(network, self.evaluation)
 
 
 def packed_hits(network: TrainableNetwork, setup: TrialSetup) -> list[str]:
@@ -111,7 +126,9 @@ class EpochProgress:
         return True
 
 
-def make_setup(train: Dataset, network: str, engine: str, seed: int, progress: Progress) -> TrialSetup:
+def make_setup(
+    train: Dataset, network: str, engine: str, seed: int, progress: Progress, *, at_once: int = 1
+) -> TrialSetup:
     """Split the training images into three parts, resized to the network's input."""
     require_classes(train)
     spec = architecture(network, native_input(train), len(train.classes))
@@ -124,7 +141,7 @@ def make_setup(train: Dataset, network: str, engine: str, seed: int, progress: P
     clusters = tuple(
         None if train.cluster_codes is None else train.cluster_codes[part] for part in (selection, evaluation)
     )
-    return TrialSetup(spec, engine, seed, progress, parts[0], parts[1], parts[2], clusters)
+    return TrialSetup(spec, engine, seed, progress, parts[0], parts[1], parts[2], clusters, at_once)
 
 
 def hold_out_part(

@@ -11,27 +11,22 @@ from typing import Any
 from headstart.errors import SettingError
 from headstart.system.optional import require
 
-__all__ = ["RIGHT", "STARTUP", "answered_trials", "finished_trials", "open_storage", "quiet_optuna"]
+__all__ = ["AT_ONCE", "NUMBER", "RIGHT", "STARTUP", "finished_trials", "open_storage", "quiet_optuna"]
 _STUDY = "headstart"
 STARTUP = 5  # trials before the median rule stops any
-RIGHT = "right"  # a trial's attribute: which images are predicted correctly
+RIGHT = "right"  # a trial's attribute: which images are predicted correctly; older versions did not record it
+NUMBER = "number"  # a trial's attribute: its number in the search; in older files their order is that of the numbers
+AT_ONCE = "number of trials at once"  # in the identity of a search; 1 in older files
 _SQLITE = b"SQLite format 3\0"
 
 
-def finished_trials(study: Any) -> list[Any]:
-    """Trials that ended, pruned ones included."""
+def finished_trials(study: Any) -> dict[int, Any]:
+    """Trials that ended, pruned ones included, by number in ascending order."""
     from optuna.trial import TrialState
 
-    found: list[Any] = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-    return found
-
-
-def answered_trials(study: Any) -> list[Any]:
-    """Completed trials with their correctly predicted images; older versions did not record these."""
-    from optuna.trial import TrialState
-
-    found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [one for one in found if RIGHT in one.user_attrs]
+    found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    numbered = {one.user_attrs.get(NUMBER, place): one for place, one in enumerate(found)}
+    return dict(sorted(numbered.items()))
 
 
 @contextmanager
@@ -52,7 +47,6 @@ def open_storage(path: Path, identity: Mapping[str, Any]) -> Iterator[Any]:
             storage=storage,
             study_name=_STUDY,
             direction="maximize",
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=1),
             load_if_exists=True,
         )
         known = study.user_attrs.get("identity")
@@ -68,6 +62,7 @@ def open_storage(path: Path, identity: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _check_same(path: Path, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    known = {AT_ONCE: 1, **known}
     other = [name for name in wanted if known.get(name) != wanted[name]]
     if other:
         raise SettingError(

@@ -6,33 +6,34 @@ Trials are stored in an SQLite file, so that an interrupted search resumes. Optu
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import starmap
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any
-
-import numpy as np
 
 from headstart.data.dataset import Dataset
 from headstart.errors import SettingError
 from headstart.evaluation.clusters import accuracy_score, paired
 from headstart.evaluation.records import Difference, Score
-from headstart.networks.contract import TrainableNetwork
-from headstart.networks.training import OnStep, measure
 from headstart.report.records import Factor
+from headstart.system.neighbours import allowed_cores
 from headstart.system.progress import SILENT, Progress
+from headstart.system.runners import LOCAL, ProcessRunner, Runner
+from headstart.workflows.tune.draws import Batch, next_batch, study_of
 from headstart.workflows.tune.regime import Regime, default_regime
-from headstart.workflows.tune.setup import EpochProgress, TrialSetup, make_setup, packed_hits, unpacked_hits
-from headstart.workflows.tune.space import LEAST_DECAY, SPACE, drawn_params, params_of, regime_of
+from headstart.workflows.tune.setup import TrialSetup, make_setup, unpacked_hits
+from headstart.workflows.tune.space import LEAST_DECAY, SPACE, regime_of
 from headstart.workflows.tune.storage import (
+    AT_ONCE,
     RIGHT,
     STARTUP,
-    answered_trials,
     finished_trials,
     open_storage,
     quiet_optuna,
 )
+from headstart.workflows.tune.trials import Trials, TrialTask
 
 __all__ = ["NetworkTrial", "TrainingTuning", "tune_training"]
 
@@ -83,6 +84,7 @@ class TrainingTuning:
     n_resumed: int
     interrupted: bool
     seconds: float
+    at_once: int = 1
 
     @property
     def best(self) -> NetworkTrial:
@@ -103,7 +105,9 @@ def tune_training(
     engine: str = "torch",
     budget_s: float | None = 300.0,
     n_trials: int | None = None,
+    at_once: int = 1,
     seed: int = 0,
+    runner: Runner = LOCAL,
     progress: Progress = SILENT,
 ) -> TrainingTuning:
     """Search for the best training of a network, and evaluate the winner on images that no trial used.
@@ -117,21 +121,32 @@ def tune_training(
     its number, so that without a budget an interrupted and resumed search gives the same result. A trial
     below the median of the others at the same epoch is stopped. Ctrl-C ends the search and keeps its
     trials.
+
+    With ``at_once`` above 1, so many trials are drawn together from the results of earlier ones, and stopped by
+    the medians of earlier ones. They run on one thread each, in processes of this machine or by a ``runner`` for
+    other machines: the result depends on the seed and on ``at_once``, not on where or in which order they run.
     """
     if budget_s is None and n_trials is None:
         raise SettingError("there is neither a budget nor a number of trials, expected one of them; name it")
     if n_trials is not None and n_trials < 1:
         raise SettingError(f"trials is {n_trials}, expected at least 1; 30 or more are useful")
+    if at_once < 1:
+        raise SettingError(f"at_once is {at_once}, expected at least 1; 1 runs one trial after the other")
     begun = perf_counter()
     train = dataset if dataset.splits is None else dataset.split("train")
-    setup = make_setup(train, network, engine, seed, progress)
+    setup = make_setup(train, network, engine, seed, progress, at_once=at_once)
     deadline = None if budget_s is None else begun + _SEARCH_SHARE * budget_s
     with quiet_optuna(), open_storage(Path(storage), _identity(setup, train)) as study:
         n_resumed = len(finished_trials(study))
-        interrupted = _search(study, setup, deadline, n_trials)
-        trials = tuple(sorted(map(_trial, finished_trials(study)), key=lambda one: one.rank))
-        factors = _factors(study, trials, seed)
-        known_hits = {regime_of(one.params): one.user_attrs[RIGHT] for one in answered_trials(study)}
+        interrupted = _search(study, setup, _runner_for(setup, runner), deadline, n_trials)
+        finished = finished_trials(study)
+        trials = tuple(sorted(starmap(_trial, finished.items()), key=lambda one: one.rank))
+        factors = _factors(finished, trials, seed)
+        known_hits = {
+            regime_of(one.params): one.user_attrs[RIGHT]
+            for one in finished.values()
+            if RIGHT in one.user_attrs
+        }
     best, default = trials[0].regime, default_regime(setup.spec)
     selection, evaluation = unpacked_hits(known_hits[best], setup) if best in known_hits else setup.hits(best)
     untuned = (
@@ -151,39 +166,35 @@ def tune_training(
         n_resumed,
         interrupted,
         perf_counter() - begun,
+        at_once,
     )
 
 
-def _search(study: Any, setup: TrialSetup, deadline: float | None, n_trials: int | None) -> bool:
+def _search(
+    study: Any, setup: TrialSetup, runner: Runner, deadline: float | None, n_trials: int | None
+) -> bool:
     """Run trials until time or number is reached, but at least one to its end; whether Ctrl-C ended it."""
-    from optuna.samplers import TPESampler
-    from optuna.trial import TrialState
-
     while True:
         finished = finished_trials(study)
-        complete = [one.value for one in finished if one.state == TrialState.COMPLETE]
+        complete = _completed(finished)
         if n_trials is not None and len(finished) >= n_trials:
             break
         late = deadline is not None and perf_counter() > deadline
         if late and (complete or len(finished) >= STARTUP):
             break
-        if not finished and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            study.enqueue_trial(params_of(default_regime(setup.spec)))
-        draw = np.random.default_rng([setup.seed, 7, len(finished)]).integers(2**31)
-        # a new sampler for each trial, so that an interrupted search resumes identically
-        study.sampler = TPESampler(seed=int(draw))
-        trial = study.ask()
-        note = f"best {max(complete):.2%}" if complete else ""
+        batch = next_batch(finished, setup, n_trials)
+        tasks = batch.tasks(
+            None if deadline is None else time() + deadline - perf_counter(),
+            f"best {max(complete):.2%}" if complete else "",
+        )
+        if not complete:
+            tasks[0] = replace(tasks[0], until=None)  # one comes to its end whatever the budget
         try:
-            _try(study, trial, setup, deadline if complete else None, note)
+            _run(study, setup, batch, tasks, runner)
         except KeyboardInterrupt:
-            study.tell(trial, state=TrialState.FAIL)
-            if not complete:
+            if not _completed(finished_trials(study)):
                 raise
             return True
-        except BaseException:
-            study.tell(trial, state=TrialState.FAIL)
-            raise
     if not complete:
         raise SettingError(
             f"no training of {setup.spec.name!r} came to its end in {len(finished)} trial(s), expected at "
@@ -192,56 +203,39 @@ def _search(study: Any, setup: TrialSetup, deadline: float | None, n_trials: int
     return False
 
 
-def _try(study: Any, trial: Any, setup: TrialSetup, deadline: float | None, note: str) -> None:
-    """One training, evaluated after every epoch, stopped if it is pruned or time is up."""
-    from optuna import TrialPruned
+def _run(study: Any, setup: TrialSetup, batch: Batch, tasks: Sequence[TrialTask], runner: Runner) -> None:
+    """Do the trials of a batch, and keep each as it ends."""
+    away = runner.remote
+    trials = Trials(replace(setup, progress=SILENT) if away else setup)
+    label = f"trials {tasks[0].number + 1} to {tasks[-1].number + 1}, in other processes"
+    if away:
+        setup.progress.step(label, 0, len(tasks), tasks[0].note)
+    for n_done, (_, ended) in enumerate(runner.map(trials, tasks), start=1):
+        batch.keep(study, ended)
+        if away:
+            setup.progress.step(label, n_done, len(tasks), tasks[0].note)
+
+
+def _runner_for(setup: TrialSetup, runner: Runner) -> Runner:
+    """One trial at a time runs here, where it may use all cores; several run in processes with a core each."""
+    if setup.at_once == 1:
+        return LOCAL
+    return runner if runner.remote else ProcessRunner(min(setup.at_once, allowed_cores()), setup.at_once)
+
+
+def _completed(finished: Mapping[int, Any]) -> list[float]:
+    """Accuracies of trials that came to their end."""
     from optuna.trial import TrialState
 
-    begun, regime = perf_counter(), drawn_params(trial)
-    epoch_progress = EpochProgress(
-        setup.progress, f"trial {trial.number + 1}", regime.epochs * len(setup.fit[1]), note
-    )
-    loss, accuracy = math.inf, 0.0
-
-    def step_of(network: TrainableNetwork) -> OnStep:
-        def on_step(done: int, total: int, train_loss: float, train_accuracy: float) -> None:
-            nonlocal loss, accuracy
-            late = deadline is not None and perf_counter() > deadline
-            if not epoch_progress(done, total):
-                if late:
-                    raise TrialPruned
-                return
-            loss, accuracy = measure(network, *setup.selection)
-            trial.report(accuracy, epoch_progress.epochs)
-            if not math.isfinite(loss):
-                loss, accuracy = math.inf, 0.0
-                raise TrialPruned
-            if epoch_progress.epochs < regime.epochs and (late or trial.should_prune()):
-                raise TrialPruned
-
-        return on_step
-
-    state = TrialState.COMPLETE
-    try:
-        network = setup.trained(regime, step_of)
-    except TrialPruned:
-        # nothing is known of a trial that time stopped in its first epoch
-        state = TrialState.PRUNED if epoch_progress.epochs else TrialState.FAIL
-    else:  # so that the best need not be trained again; not used by trials
-        trial.set_user_attr(RIGHT, packed_hits(network, setup))
-    for name, value in (("loss", loss), ("accuracy", accuracy), ("epochs", epoch_progress.epochs)):
-        trial.set_user_attr(name, value if math.isfinite(value) else None)
-    trial.set_user_attr("seconds", perf_counter() - begun)
-    # last, so that every finished trial has all its attributes
-    study.tell(trial, accuracy if state == TrialState.COMPLETE else None, state=state)
+    return [one.value for one in finished.values() if one.state == TrialState.COMPLETE]
 
 
-def _trial(one: Any) -> NetworkTrial:
+def _trial(number: int, one: Any) -> NetworkTrial:
     from optuna.trial import TrialState
 
     facts = one.user_attrs
     return NetworkTrial(
-        one.number,
+        number,
         regime_of(one.params),
         facts["accuracy"],
         math.inf if facts["loss"] is None else facts["loss"],
@@ -251,14 +245,14 @@ def _trial(one: Any) -> NetworkTrial:
     )
 
 
-def _factors(study: Any, trials: Sequence[NetworkTrial], seed: int) -> tuple[Factor, ...]:
+def _factors(finished: Mapping[int, Any], trials: Sequence[NetworkTrial], seed: int) -> tuple[Factor, ...]:
     """The importance of settings among completed trials, by a functional analysis of variance."""
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     ended = [one for one in trials if not one.pruned]
     if len(ended) < _FEWEST or len({one.accuracy for one in ended}) == 1:
         return ()
-    shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed))
+    shares = get_param_importances(study_of(finished), evaluator=FanovaImportanceEvaluator(seed=seed))
     found = []
     for name, share in shares.items():
         pairs = sorted((float(getattr(one.regime, name)), one.accuracy) for one in ended)
@@ -277,5 +271,6 @@ def _identity(setup: TrialSetup, train: Dataset) -> dict[str, Any]:
         "network": setup.spec.name,
         "engine": setup.engine,
         "seed": setup.seed,
+        AT_ONCE: setup.at_once,
         "search space": {name: list(asdict(one).values()) for name, one in SPACE.items()},
     }
