@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from shard_files import CLASSES, all_kinds, image_folder, image_table, parquet_of, samples, tar_of
 
 from headstart.data import load
 from headstart.data.contents import addresses, cells, objects
@@ -24,6 +23,7 @@ from headstart.errors import BrokenDataError, DataError, FetchError, HeadstartEr
 from headstart.records import InputSpec
 from headstart.sources.features import extract
 from headstart.sources.registry import open_source
+from shard_files import CLASSES, all_kinds, image_folder, image_table, parquet_of, samples, tar_of
 
 moto = pytest.importorskip("moto.server", reason="needs moto[s3,server]")
 s3fs = pytest.importorskip("s3fs", reason="needs headstart[buckets]")

@@ -13,10 +13,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from shard_files import CLASSES, image_folder, image_table, parquet_of
 
 from headstart.data import load
 from headstart.data.readers.hub import hub_name
+from shard_files import CLASSES, image_folder, image_table, parquet_of
 
 pytest.importorskip("huggingface_hub", reason="needs headstart[buckets]")
 pytest.importorskip("pyarrow", reason="needs headstart[tables]")

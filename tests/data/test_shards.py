@@ -14,18 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from shard_files import (
-    CLASSES,
-    all_kinds,
-    cells,
-    image_folder,
-    image_table,
-    in_parts,
-    parquet_of,
-    samples,
-    saved_to_disk,
-    tar_of,
-)
 
 from headstart.data import load
 from headstart.data.contents.blocks import Blocks, blocks
@@ -42,6 +30,18 @@ from headstart.records import InputSpec
 from headstart.sources.features import extract
 from headstart.sources.registry import open_source
 from image_files import saved
+from shard_files import (
+    CLASSES,
+    all_kinds,
+    cells,
+    image_folder,
+    image_table,
+    in_parts,
+    parquet_of,
+    samples,
+    saved_to_disk,
+    tar_of,
+)
 
 pyarrow = pytest.importorskip("pyarrow", reason="needs headstart[tables]")
 

@@ -127,6 +127,10 @@ class KnownFeatures:
         """Begin or continue a float32 array of this shape."""
         return self._inner.draft(parts, shape)
 
+    def discard(self, parts: Mapping[str, Any]) -> None:
+        """Remove an array that was computed; the tables stay."""
+        self._inner.discard(parts)
+
 
 def _check_same(source: Source, table: FeatureTable) -> None:
     """SourceError unless the features are of this source, its images prepared as now."""

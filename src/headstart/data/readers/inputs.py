@@ -64,7 +64,7 @@ def _shards_of(pattern: str) -> list[str] | None:
     if pattern.lower().endswith(SHARDS) and (is_sharded(pattern) or os.path.isfile(pattern)):
         return listed(pattern)
     if not is_remote(pattern):
-        return (shards_in(Path(pattern)) or None) if os.path.isdir(pattern) else None
+        return (shards_in(Path(pattern))[0] or None) if os.path.isdir(pattern) else None
     forget()
     found = list(remote_files(pattern))
     shards = [one for one in found if one.lower().endswith(SHARDS)]

@@ -58,8 +58,9 @@ def load(name: Any, *, split: str | None = None, strict: bool = False, download:
         and test, by any of their usual names), or of images with a table next to them;
         a table (CSV, TSV, JSON, JSON lines, Parquet) with the columns path and label, and
         optionally split and group; features that `headstart.embed` wrote; arrays (.npz); an
-        archive (.zip, .tar, .tar.gz); the address of an archive (``https://...zip#sha256=...``, fetched once). Shards of
-        WebDataset (.tar), Parquet or Arrow: a file, a folder, or a pattern such as
+        archive (.zip, .tar, .tar.gz); the address of an archive
+        (``https://...zip#sha256=...``, fetched once). Shards of WebDataset (.tar), Parquet
+        or Arrow: a file, a folder, or a pattern such as
         ``train-{0000..0012}.tar``; these, class folders and tables also by an address in a
         bucket (``s3://...``), and ``hf:OWNER/NAME`` for a dataset of the hub. A subset may
         follow a colon: ``mnist:odd``. A name in the catalog takes precedence over a folder

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ __all__ = [
     "print_result",
     "save_result",
     "source_and_data",
+    "working",
 ]
 
 RESULT = "result.json"
@@ -66,6 +68,16 @@ def extraction(
     from headstart.sources.features import Extraction
 
     return Extraction(chosen_cache(no_cache), runtime, precision, progress, runner)
+
+
+@contextmanager
+def working(runner: str | None) -> Iterator[tuple[Progress, Runner]]:
+    """Progress on the terminal, and where the work runs, by the name of a runner."""
+    from headstart.system.progress import terminal_progress
+    from headstart.system.runners import runner_named
+
+    with terminal_progress() as progress, runner_named(runner, progress) as workers:
+        yield progress, workers
 
 
 def chosen_layer(layer: str | None, tap: str | None) -> str | None:

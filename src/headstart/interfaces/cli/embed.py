@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from headstart.interfaces.cli.console import chosen_layer, opened, print_json, source_and_data
+from headstart.interfaces.cli.console import chosen_layer, opened, print_json, source_and_data, working
 from headstart.interfaces.cli.options import (
     Json,
     Policy,
+    RunnerName,
     Runtime,
     Seed,
     Size,
@@ -68,6 +69,7 @@ def embed(
     seed: Seed = 0,
     runtime: Runtime = "openvino",
     precision: EmbedPrecision = None,
+    runner: RunnerName = None,
     strict: Strict = False,
     json: Json = False,
 ) -> None:
@@ -78,17 +80,16 @@ def embed(
     Example: headstart transfer insects.parquet -o runs/insects
     """
     from headstart.sources.features import Extraction
-    from headstart.system.progress import terminal_progress
     from headstart.workflows.embed import EmbedRequest, run_embed
     from headstart.workflows.embed.present import embedded_facts, embedded_text
 
     source, data = source_and_data(names)
     request = EmbedRequest(chosen_layer(layer, tap), pooling, float16, shard_size, seed, size)
-    with terminal_progress() as progress:
+    with working(runner) as (progress, workers):
         frozen, dataset = opened(
             source, data, progress, strict=strict, seed=seed, size_px=size, policy=policy
         )
-        options = Extraction(None, runtime, precision, progress)
+        options = Extraction(None, runtime, precision, progress, workers)
         found = run_embed(frozen, dataset, output, request, options=options)
     if json:
         print_json(embedded_facts(found))

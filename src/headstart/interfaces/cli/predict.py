@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headstart.errors import SettingError, printable
-from headstart.interfaces.cli.console import load_dataset, print_json
+from headstart.interfaces.cli.console import load_dataset, print_json, working
 from headstart.interfaces.cli.options import Json, ModelFolder, NoveltyRate, RunnerName, Runtime, Seed, Strict
 
 if TYPE_CHECKING:
@@ -19,6 +19,26 @@ if TYPE_CHECKING:
     from headstart.models.predict_parquet import ParquetSummary
 
 __all__ = ["evaluate", "predict"]
+
+AnswersFile = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE.parquet",
+        help="Write one row per image to a Parquet file, here or on a cluster (--runner). Finished parts are in "
+        "FILE.parquet.part first; after an interruption, the same command continues there.",
+    ),
+]
+CsvFile = Annotated[
+    str | None,
+    typer.Option(
+        "--csv",
+        metavar="FILE",
+        help="Write one row per image to FILE, or to stdout with -. Rows are written to FILE.part first; "
+        "after an interruption, the same command continues there.",
+    ),
+]
 
 
 def evaluate(
@@ -99,25 +119,8 @@ def predict(
     runtime: Runtime = "openvino",
     runner: RunnerName = None,
     json: Json = False,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE.parquet",
-            help="Write one row per image to a Parquet file, here or on a cluster (--runner). Finished parts are in "
-            "FILE.parquet.part first; after an interruption, the same command continues there.",
-        ),
-    ] = None,
-    csv: Annotated[
-        str | None,
-        typer.Option(
-            "--csv",
-            metavar="FILE",
-            help="Write one row per image to FILE, or to stdout with -. Rows are written to FILE.part first; "
-            "after an interruption, the same command continues there.",
-        ),
-    ] = None,
+    output: AnswersFile = None,
+    csv: CsvFile = None,
 ) -> None:
     """Predict the class of images, with probabilities and the next most probable classes.
 
@@ -171,11 +174,9 @@ def _check_outputs(output: str | None, csv: str | None, runner: str | None) -> N
 def _predict_table(request: PredictRequest, output: str, runner: str | None, json: bool) -> None:
     """Predictions as rows of a Parquet file; status 1 if an image could not be read."""
     from headstart.models.predict_parquet import check_parquet, predict_to_parquet
-    from headstart.system.progress import terminal_progress
-    from headstart.system.runners import runner_named
 
     check_parquet(output)
-    with terminal_progress() as progress, runner_named(runner, progress) as workers:
+    with working(runner) as (progress, workers):
         done = predict_to_parquet(request, output, runner=workers, progress=progress)
     if json:
         print_json(done)

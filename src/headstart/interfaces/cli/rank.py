@@ -13,6 +13,7 @@ from headstart.interfaces.cli.console import (
     extraction,
     load_dataset,
     save_result,
+    working,
 )
 from headstart.interfaces.cli.options import (
     AllowLeaks,
@@ -62,12 +63,10 @@ def sources_rank(
     """
     from headstart.interfaces.cli.tables import ranking_table
     from headstart.strategies.places import Probe
-    from headstart.system.progress import terminal_progress
-    from headstart.system.runners import runner_named
     from headstart.workflows.rank import run_ranking
 
     check_output_folder(output, RESULT)
-    with terminal_progress() as progress, runner_named(runner, progress) as workers:
+    with working(runner) as (progress, workers):
         dataset = load_dataset(data, strict=strict, progress=progress)
         opened, remarks = _opened(sources, dataset, seed)
         found = run_ranking(

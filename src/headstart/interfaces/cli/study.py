@@ -20,6 +20,7 @@ from headstart.interfaces.cli.console import (
     opened,
     save_result,
     source_and_data,
+    working,
 )
 from headstart.interfaces.cli.options import (
     AllowLeaks,
@@ -127,8 +128,6 @@ def study(
     from headstart.data.images.augment import parse_copies
     from headstart.strategies.finetune.options import parse_finetune
     from headstart.strategies.places import Probe
-    from headstart.system.progress import terminal_progress
-    from headstart.system.runners import runner_named
     from headstart.workflows.study import StudyRequest, parse_controls, parse_labels, run_study
 
     source, data = source_and_data(names)
@@ -144,7 +143,7 @@ def study(
         finetune=parse_finetune(strategies, unfreeze, device),
         margin=margin / 100,
     )
-    with terminal_progress() as progress, runner_named(runner, progress) as workers:
+    with working(runner) as (progress, workers):
         named = partial(opened, source, data, progress, strict=strict)
         frozen, dataset = named(seed=seed, size_px=size, policy=policy)
         how: dict[str, Any] = {"strict": strict, "progress": progress, "inputs": [frozen.input]}

@@ -17,6 +17,7 @@ from headstart.interfaces.cli.console import (
     print_json,
     print_result,
     source_and_data,
+    working,
 )
 from headstart.interfaces.cli.options import (
     AllowLeaks,
@@ -94,13 +95,10 @@ def transfer(
 
     Example: headstart transfer timm:mobilenetv3_small_100 insects -o runs/insects
     """
-    from headstart.system.progress import terminal_progress
-    from headstart.system.runners import runner_named
-
     source, data = source_and_data(names)
     check_output_folder(output, "manifest.json")
     place = chosen_layer(layer, tap)
-    with terminal_progress() as progress, runner_named(runner, progress) as workers:
+    with working(runner) as (progress, workers):
         progress.step(f"transfer {data}", 0, 0)  # before what takes long to import
         from headstart.data.images.augment import parse_copies
         from headstart.strategies.finetune.options import parse_transfer

@@ -13,6 +13,7 @@ from headstart.interfaces.cli.console import (
     extraction,
     load_dataset,
     save_result,
+    working,
 )
 from headstart.interfaces.cli.options import (
     AllowLeaks,
@@ -104,8 +105,6 @@ def tune(
     from headstart.interfaces.cli.durations import parse_duration
     from headstart.networks.specs import ARCHITECTURES
     from headstart.sources.order import check_order
-    from headstart.system.progress import terminal_progress
-    from headstart.system.runners import runner_named
     from headstart.workflows.tune.request import Search
     from headstart.workflows.tune.run import run_tuning
 
@@ -124,7 +123,7 @@ def tune(
         storage=output / _TRIALS,
         budget_s=None if limit is None else parse_duration(limit, "budget"),
     )
-    with terminal_progress() as progress, runner_named(runner, progress) as workers:
+    with working(runner) as (progress, workers):
         done = run_tuning(
             source,
             load_dataset(data, strict=strict, progress=progress),
