@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +20,8 @@ from PIL import Image
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import parse_augmentation
 from headstart.data.readers.load import load
+from headstart.data.reading import reading
+from headstart.errors import BrokenDataError
 from headstart.sources import features
 from headstart.sources.features import AugmentedCopy, Extraction, extract, extract_all
 from headstart.sources.registry import open_source
@@ -170,3 +174,18 @@ def test_a_driver_that_is_killed_goes_on_and_only_what_was_in_flight_is_computed
     times = [len(one.read_text().splitlines()) for one in home.iterdir() if one.name.isdigit()]
     assert len(times) >= 14 and set(times) <= {1, 2}
     assert sum(one == 2 for one in times) <= 4  # two workers: one that each computes, one that was on its way
+
+
+def test_workers_read_and_check_files_as_one_process_does(files: Path, ray: Runner, tmp_path: Path) -> None:
+    home = tmp_path / "digits"
+    shutil.copytree(files, home)
+    broken = sorted(home.rglob("*.png"))[700]
+    broken.write_bytes(broken.read_bytes()[:50])
+    (home / "0" / "notes.txt").write_text("x")
+    here = load(str(home))
+    with reading(runner=ray):
+        there = load(str(home))
+    assert there.fingerprint == here.fingerprint and there.skipped == here.skipped and len(there.skipped) == 2
+    assert pickle.dumps(there.images.look(900)) == pickle.dumps(here.images.look(900))
+    with pytest.raises(BrokenDataError, match="cannot be used"), reading(runner=ray):
+        load(str(home), strict=True)

@@ -12,16 +12,18 @@ from dataclasses import dataclass
 
 from headstart.records import InputSpec
 from headstart.system.progress import SILENT, Progress
+from headstart.system.runners import LOCAL, Runner
 
 __all__ = ["Reading", "current_reading", "reading"]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """``specs`` are the inputs that files will be prepared for, if they are known."""
+    """``specs`` are the inputs that files will be prepared for, if they are known; a remote ``runner`` reads them."""
 
     progress: Progress = SILENT
     specs: tuple[InputSpec, ...] = ()
+    runner: Runner = LOCAL
 
 
 _READING: ContextVar[Reading] = ContextVar("reading")
@@ -29,9 +31,13 @@ _PLAIN = Reading()
 
 
 @contextmanager
-def reading(progress: Progress = SILENT, *specs: InputSpec) -> Iterator[None]:
-    """Datasets that are loaded in this block report to ``progress``, and keep their images prepared for ``specs``."""
-    before = _READING.set(Reading(progress, specs))
+def reading(progress: Progress = SILENT, *specs: InputSpec, runner: Runner | None = None) -> Iterator[None]:
+    """Datasets that are loaded in this block report to ``progress``, and keep their images prepared for ``specs``.
+
+    Workers of ``runner`` read and check them, of that of the block around it where it is None; what is prepared stays
+    there.
+    """
+    before = _READING.set(Reading(progress, specs, current_reading().runner if runner is None else runner))
     try:
         yield
     finally:

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +28,7 @@ from headstart.data.reading import current_reading
 from headstart.data.stores import FileImages
 from headstart.errors import BrokenDataError, DataError
 from headstart.system.progress import throttled
+from headstart.system.runners import in_order
 
 __all__ = [
     "ImageFile",
@@ -45,6 +48,7 @@ MOST_LOOKS = 20_000
 """Files of which looks are kept, a few kilobytes each: more are neither compared nor recorded."""
 
 _AHEAD = 256  # images that are read before the first of them is wanted
+_TOGETHER = 256  # images that a worker reads at a time
 
 Skipped = tuple[str, str]
 """Path of a file that is not used, and the reason."""
@@ -256,7 +260,45 @@ class _Found:
 
 
 def _examined(listing: Listing) -> Iterator[tuple[Labels, ExaminedFile]]:
-    """Read every image once, in threads; of up to 20,000 their looks are kept, of more no check needs all."""
+    """Read every image once, here or by workers; of up to 20,000 looks are kept, of more no check needs all."""
+    return _examined_by_workers(listing) if current_reading().runner.remote else _examined_here(listing)
+
+
+def _examined_by_workers(listing: Listing) -> Iterator[tuple[Labels, ExaminedFile]]:
+    """Read every image once, by the workers of a runner, some hundred at a time."""
+    how, contents = current_reading(), listing.contents
+    task, report, done = f"read files of {listing.name}", throttled(how.progress), 0
+    sent: deque[list[Labels]] = deque()
+
+    def parts() -> Iterator[tuple[Contents, bool]]:
+        first, rows = 0, iter(listing.rows)
+        while some := list(islice(rows, _TOGETHER)):
+            sent.append(some)
+            end = first + len(some)
+            yield contents.subset(np.arange(first, end)), listing.n_images(end) <= MOST_LOOKS
+            first = end
+
+    for found in in_order(how.runner.map(_examiner, parts())):
+        done += len(found)
+        report(task, done, max(listing.n_images(done), done))
+        yield from zip(sent.popleft(), found, strict=True)
+
+
+def _examiner() -> Callable[[tuple[Contents, bool]], list[ExaminedFile]]:
+    """In a worker: what examines some images."""
+
+    def examine_all(part: tuple[Contents, bool]) -> list[ExaminedFile]:
+        contents, keep = part
+        return [
+            examine(partial(contents.read, place), contents.name(place), keep=keep)
+            for place in range(len(contents))
+        ]
+
+    return examine_all
+
+
+def _examined_here(listing: Listing) -> Iterator[tuple[Labels, ExaminedFile]]:
+    """Read every image once, in threads."""
     how, contents, n_images = current_reading(), listing.contents, listing.n_images
     kept = PreparedRows() if how.specs else None
     task, report = f"read files of {listing.name}", throttled(how.progress)

@@ -73,10 +73,15 @@ def extraction(
 @contextmanager
 def working(runner: str | None) -> Iterator[tuple[Progress, Runner]]:
     """Progress on the terminal, and where the work runs, by the name of a runner."""
+    from headstart.data.reading import reading
     from headstart.system.progress import terminal_progress
     from headstart.system.runners import runner_named
 
-    with terminal_progress() as progress, runner_named(runner, progress) as workers:
+    with (
+        terminal_progress() as progress,
+        runner_named(runner, progress) as workers,
+        reading(progress, runner=workers),
+    ):
         yield progress, workers
 
 
