@@ -27,6 +27,7 @@ __all__ = [
     "evaluate",
     "load",
     "open",
+    "runner",
     "study",
     "train",
     "transfer",
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from headstart.data.readers.load import load
     from headstart.errors import HeadstartError
     from headstart.interfaces.python import embed, evaluate, study, train, transfer
+    from headstart.interfaces.runner import runner
     from headstart.interfaces.sklearn import TransferClassifier
     from headstart.models.model import Model
     from headstart.models.model import open_model as open
@@ -52,6 +54,7 @@ _HOMES = {
     "evaluate": ("headstart.interfaces.python", "evaluate"),
     "load": ("headstart.data.readers.load", "load"),
     "open": ("headstart.models.model", "open_model"),
+    "runner": ("headstart.interfaces.runner", "runner"),
     "study": ("headstart.interfaces.python", "study"),
     "train": ("headstart.interfaces.python", "train"),
     "transfer": ("headstart.interfaces.python", "transfer"),

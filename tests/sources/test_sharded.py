@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import headstart as hs
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import parse_augmentation
 from headstart.data.readers.load import load
@@ -189,3 +190,21 @@ def test_workers_read_and_check_files_as_one_process_does(files: Path, ray: Runn
     assert pickle.dumps(there.images.look(900)) == pickle.dumps(here.images.look(900))
     with pytest.raises(BrokenDataError, match="cannot be used"), reading(runner=ray):
         load(str(home), strict=True)
+
+
+def test_python_works_on_a_cluster_within_a_block(
+    cluster: Any, ray: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray.close_workers()  # type: ignore[attr-defined]  # they hold all cores
+    seen = []
+    real = features.shard_rows
+    monkeypatch.setattr(features, "shard_rows", lambda *given, **more: seen.append(1) or real(*given, **more))
+    plain = hs.transfer("drawings", "digits:0-3", seed=1)
+    with hs.runner(f"ray:{cluster.address}"):
+        model = hs.transfer("drawings", "digits:0-3", seed=1)
+    assert not seen  # the cache has them
+    monkeypatch.setenv("HEADSTART_CACHE", os.environ["HEADSTART_CACHE"] + "-other")
+    with hs.runner(f"ray:{cluster.address}"):
+        again = hs.transfer("drawings", "digits:0-3", seed=1)
+    assert seen and model.graph == plain.graph == again.graph
+    assert again.manifest.scores == plain.manifest.scores

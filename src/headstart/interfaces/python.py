@@ -15,7 +15,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.augment import parse_augmentation
 from headstart.data.readers.load import load
 from headstart.data.readers.unlabelled import load_unlabelled
-from headstart.data.reading import reading
+from headstart.data.reading import current_reading, reading
 from headstart.errors import SettingError
 from headstart.evaluation.records import Evaluated
 from headstart.models.manifest import check_name
@@ -197,7 +197,7 @@ def transfer(
     probe = Probe(_layer(layer, tap), pooling, head, augmentation, balance)
     finetune, options = (
         parse_transfer(strategy, unfreeze),
-        Extraction(default_cache(), precision=precision),
+        _extraction(precision),
     )
     done = run_transfer(
         frozen,
@@ -278,7 +278,9 @@ def embed(
     """
     frozen, dataset = _opened(source, data, seed)
     request = EmbedRequest(layer, pooling, float16, shard_size, seed)
-    return run_embed(frozen, dataset, Path(output), request, options=Extraction(precision=precision))
+    return run_embed(
+        frozen, dataset, Path(output), request, options=replace(_extraction(precision), cache=None)
+    )
 
 
 def evaluate(
@@ -443,7 +445,7 @@ def study(
         unlabelled=None if unlabelled is None else load_unlabelled(unlabelled),
         margin=margin / 100,
     )
-    options = Extraction(default_cache(), precision=precision)
+    options = _extraction(precision)
     return run_study(frozen, dataset, request, external=external, trained=trained, options=options)
 
 
@@ -493,3 +495,8 @@ def _layer(layer: str | None, tap: str | None) -> str | None:
         raise SettingError("layer is given twice, expected it once; leave out its older name")
     warnings.warn("parameter tap is now called layer; write layer", FutureWarning, stacklevel=3)
     return tap
+
+
+def _extraction(precision: str | None) -> Extraction:
+    """How features are computed: into the user's cache, where `runner` says."""
+    return Extraction(default_cache(), precision=precision, runner=current_reading().runner)
