@@ -320,3 +320,23 @@ def test_a_table_is_the_same_wherever_it_runs(runners: dict[str, Runner]) -> Non
         row for row in shown[0] if row[0] != "control"
     ]
     assert tables[0].verdict == tables[2].verdict
+
+
+def test_workers_that_cannot_start_are_an_error_and_no_endless_loop(
+    runners: dict[str, Runner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headstart.system.runners import cluster as module
+
+    class Unable:
+        def __init__(self, threads: int) -> None:
+            import os
+
+            os._exit(1)
+
+        def versions(self) -> dict[str, str]:
+            return {}
+
+    runners["ray"].close_workers()  # type: ignore[attr-defined]
+    monkeypatch.setattr(module, "Worker", Unable)
+    with pytest.raises(RunnerError, match=r"10 workers in a row could not start on the cluster \("):
+        list(runners["ray"].map(plain(abs), range(3)))

@@ -30,6 +30,7 @@ R = TypeVar("R")
 _QUEUED = 2  # tasks of a worker: one that it does, and the next
 _EARLY = 4  # results for each worker that may wait for an earlier task
 _TRIES = 3  # of a task whose worker dies
+_STARTS = 10  # workers that end before they are ready, one after the other
 _PATIENCE_S = 300.0  # without any worker
 _LOOK_S = 5.0
 _ANSWER_S = 10.0  # of a machine
@@ -150,6 +151,7 @@ class _Map:
     exhausted: bool = False
     alone_since: float = field(default_factory=monotonic)
     said: bool = False
+    unopened: int = 0
 
     def fill(self) -> None:
         """Send tasks to actors that are free."""
@@ -228,9 +230,15 @@ class _Map:
                     "worker on the cluster cannot import headstart, expected the same installation on every machine; "
                     "install it there with: pip install 'headstart[cluster]'"
                 ) from lost
+            self.unopened += 1
+            if self.unopened >= _STARTS:
+                raise RunnerError(
+                    f"{self.unopened} workers in a row could not start on the cluster ({lost}), expected them to; "
+                    "look at the logs of Ray, and at RAY_AUTH_MODE, which must be that of the cluster"
+                ) from lost
             return
         _refuse_other_versions(versions(), theirs)
-        actor.ready = None
+        actor.ready, self.unopened = None, 0
 
     def _taken(self, actor: _Actor, reference: Any) -> Iterator[tuple[int, Any]]:
         """The result of a task; where its worker died, another one does it."""
@@ -331,7 +339,7 @@ def _connect(ray: Any, address: str) -> None:
         where = "of this machine" if joined == "auto" else joined
         raise RunnerError(
             f"cluster {where!r} cannot be joined ({_line(error)}), expected one that runs; start it with: "
-            "ray start --head, or use --runner ray:local"
+            "ray start --head, or use --runner ray:local; if it asks for a token, set RAY_AUTH_MODE=token"
         ) from error
 
 
