@@ -1,6 +1,6 @@
 """What the features of many photos cost on a cluster: hours and dollars, simulated from the speed of one core.
 
-    python benchmarks/cluster_cost.py --images DATA/hymenoptera [--source photos]
+    python benchmarks/cluster_cost.py --images DATA/hymenoptera [--sources photos photos-large]
     python benchmarks/cluster_cost.py --images-per-s 30 --image-kb 100
 
 The speed is measured here, on real photos with the local runner and one thread, or given. Machines start, their
@@ -228,7 +228,6 @@ def measured(source: str, images: Path, repeats: int) -> dict[str, Any]:
         "n_features": runs[0][1][0].shape[1],
         "examined_per_cpu_s": round(len(dataset) / reading[0], 1),
         "compiled_in_s": round(starting[1], 2),
-        "memory_mb": round(_peak_mb()),
     }
 
 
@@ -237,12 +236,6 @@ def _timed(work: Callable[[], T]) -> tuple[tuple[float, float], T]:
     cpu, elapsed = time.process_time(), time.perf_counter()
     result = work()
     return (time.process_time() - cpu, time.perf_counter() - elapsed), result
-
-
-def _peak_mb() -> float:
-    """Largest memory of this process; getrusage would count what its parent had."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1_024 / 1e6
 
 
 # ---- what is printed ----
@@ -272,13 +265,10 @@ def costs(plan: Plan, given: argparse.Namespace, *, spot: bool) -> dict[str, Any
     }
 
 
-def alone(n_images: int, cores: int, images_per_s: float) -> dict[str, Any]:
-    """One machine of one's own, all of its cores at work."""
-    return {
-        "n_images": n_images,
-        "cores": cores,
-        "hours": round(n_images / (cores * images_per_s) / _HOUR_S, 3),
-    }
+def alone(photos: Sequence[int], cores: int, what: str, images_per_s: float) -> dict[str, Any]:
+    """Hours of one machine of one's own, all of its cores at work."""
+    hours = [round(number / (cores * images_per_s) / _HOUR_S, 4) for number in photos]
+    return {"what": what, "photos": list(photos), "hours": hours}
 
 
 def lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -296,7 +286,7 @@ def lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
 def arguments() -> argparse.Namespace:
     """What the user gives."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    made.add_argument("--source", default="photos", help="whose speed is measured")
+    made.add_argument("--sources", nargs="+", default=["photos"], help="to measure; the first is simulated")
     made.add_argument("--images", type=Path, help="folder of photos on which it is measured")
     made.add_argument("--repeats", type=int, default=3)
     made.add_argument("--images-per-s", type=float, help="of one core, instead of measuring")
@@ -338,7 +328,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, simulate, print."""
     given = arguments()
-    speed = measured(given.source, given.images, given.repeats) if given.images else {}
+    speeds = [measured(name, given.images, given.repeats) for name in given.sources if given.images]
+    speed = speeds[0] if speeds else {}
     images_per_s = given.images_per_s or speed["images_per_cpu_s"]
     image_kb = given.image_kb or speed["image_kb"]
     plan = Plan(
@@ -357,16 +348,19 @@ def main() -> None:
     )
     clusters = [replace(plan, machines=number) for number in given.machines]
     rows = [costs(one, given, spot=spot) for spot in (False, True) for one in clusters]
-    laptop = [
-        alone(number, given.cores, images_per_s) for number in (10_000, 100_000, 1_000_000, given.photos)
-    ]
+    photos = (100_000, 1_000_000, given.photos)
+    laptop = [alone(photos, given.cores, one["source"], one["images_per_cpu_s"]) for one in speeds]
+    if speeds:
+        laptop.append(
+            alone(photos, given.cores, "read, hash and check the files", speed["examined_per_cpu_s"])
+        )
+    else:
+        laptop.append(alone(photos, given.cores, "the given speed", images_per_s))
     assumed = {name: getattr(given, name) for name in _ASSUMED}
     about = facts("headstart", "numpy", "openvino")
     print(", ".join(f"{name} {value}" for name, value in about.items()))
-    print(
-        "measured:",
-        ", ".join(f"{name} {value}" for name, value in speed.items()) or "nothing, the speed is given",
-    )
+    for one in speeds:
+        print("measured:", ", ".join(f"{name} {value}" for name, value in one.items()))
     print("assumed, not quoted:", ", ".join(f"{name} {value}" for name, value in assumed.items()))
     print(
         f"one core: {images_per_s} images/s of {image_kb} kB; a worker among {given.cores} on its machine: "
@@ -374,12 +368,10 @@ def main() -> None:
     )
     print("\n".join(lines(rows)))
     for one in laptop:
-        print(f"alone on {one['cores']} cores: {one['n_images']:,} photos in {one['hours']} h")
-    print(
-        json.dumps(
-            {"measured": speed, "assumed": assumed, "cores": given.cores, "clusters": rows, "alone": laptop}
-        )
-    )
+        for number, hours in zip(one["photos"], one["hours"], strict=True):
+            print(f"alone on {given.cores} cores, {one['what']}: {number:,} photos in {hours} h")
+    result = {"measured": speeds, "assumed": assumed, "cores": given.cores, "clusters": rows, "alone": laptop}
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

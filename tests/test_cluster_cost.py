@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_run_and_others_differ():
 def test_the_program_runs_on_a_given_speed_and_says_what_is_missing():
     words = [sys.executable, str(PROGRAM), "--images-per-s", "50", "--photos", "100000", "--seeds", "2"]
     done = subprocess.run([*words, "--image-kb", "100"], capture_output=True, text=True, check=True)
-    assert "alone on 8 cores: 100,000 photos" in done.stdout
+    assert "alone on 8 cores, the given speed: 100,000 photos in 0.0694 h" in done.stdout
     assert "assumed, not quoted" in done.stdout
     wrong = subprocess.run(
         [*words, "--image-kb", "100", "--interruptions", "99"], capture_output=True, text=True, check=False
