@@ -317,7 +317,8 @@ def arguments() -> argparse.Namespace:
         made.error("no size of a photo, expected --images FOLDER or --image-kb")
     if found.interruptions * (found.machine_start_s + found.worker_start_s) > _HOUR_S:
         made.error(f"interruptions is {found.interruptions}, expected fewer: a machine takes longer to start")
-    for name, value in vars(found).items():
+    numbers = {**vars(found), "machines": min(found.machines)}
+    for name, value in numbers.items():
         if name not in ("overhead", "interruptions") and isinstance(value, int | float) and value <= 0:
             made.error(f"{name} is {value}, expected a number above 0")
     if not 0 <= found.overhead < 1 or found.interruptions < 0:
