@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -71,13 +72,13 @@ def test_remote_is_what_runs_in_other_processes(runner: Runner) -> None:
 def test_what_starts_the_work_runs_once_for_each_worker_and_its_arrays_are_read_only(runner: Runner) -> None:
     big = np.arange(200_000)
 
-    def start() -> Callable[[int], tuple[int, int, bool]]:
-        begun = time.monotonic_ns()
-        return lambda task: (begun, int(big[task]), big.flags.writeable)
+    def start() -> Callable[[int], tuple[str, int, bool]]:
+        token = uuid4().hex
+        return lambda task: (token, int(big[task]), big.flags.writeable)
 
     found = [one for _, one in runner.map(start, range(30))]
     assert sum(value for _, value, _ in found) == sum(range(30))
-    assert len({begun for begun, _, _ in found}) <= runner.n_workers
+    assert len({token for token, _, _ in found}) <= runner.n_workers
     if runner.name == "ray":
         assert not any(writeable for _, _, writeable in found)  # memory that all workers of a machine share
 
