@@ -225,7 +225,7 @@ class _Map:
             theirs = self._get(actor.ready)
         except _Lost as lost:
             self.runner.dropped(self.threads, actor)
-            if "ModuleNotFoundError" in str(lost):
+            if "ModuleNotFoundError" in lost.details:
                 raise RunnerError(
                     "worker on the cluster cannot import headstart, expected the same installation on every machine; "
                     "install it there with: pip install 'headstart[cluster]'"
@@ -284,7 +284,7 @@ class _Map:
                 raise cause from None
             raise RunnerError(f"task failed on the cluster, expected a result: {_line(error)}") from error
         except exceptions.RayError as error:
-            raise _Lost(_line(error)) from error
+            raise _Lost(error) from error
 
     def _watch(self) -> None:
         """Say so if nothing is ready, and give up some time later."""
@@ -303,7 +303,14 @@ class _Map:
 
 
 class _Lost(Exception):
-    """A worker or its machine is gone."""
+    """A worker or its machine is gone; the text is a few words, ``details`` are those of Ray."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.details = str(error)
+        kinds = {"OutOfMemoryError": "it ran out of memory", "NodeDiedError": "its machine is gone"}
+        is_alone = "node" in self.details.lower() and "died" in self.details.lower()
+        other = "its machine is gone" if is_alone else "its process ended"
+        super().__init__(kinds.get(type(error).__name__, other))
 
 
 def _refuse_other_versions(ours: Mapping[str, str], theirs: Mapping[str, str]) -> None:
@@ -339,7 +346,8 @@ def _connect(ray: Any, address: str) -> None:
         where = "of this machine" if joined == "auto" else joined
         raise RunnerError(
             f"cluster {where!r} cannot be joined ({_line(error)}), expected one that runs; start it with: "
-            "ray start --head, or use --runner ray:local; if it asks for a token, set RAY_AUTH_MODE=token"
+            "ray start --head, or use --runner ray:local; if it asks for a token, set RAY_AUTH_MODE=token "
+            "and RAY_AUTH_TOKEN"
         ) from error
 
 
