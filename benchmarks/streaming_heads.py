@@ -1,11 +1,10 @@
-"""Heads on more rows than fit into memory: seconds, peak memory and accuracy from 100,000 to 10 million rows.
+"""Heads on more rows than fit into memory: seconds, peak memory and accuracy on 100,000 to 10 million rows.
 
 Rows are made on the fly: 512 features of an MNIST image (random projections of its pixels, rectified), which is drawn
 at random, plus noise with half of each feature's standard deviation; those of test images are predicted. Each case
 runs in a process of its own:
 
     python benchmarks/streaming_heads.py --data DATA
-    python benchmarks/streaming_heads.py --data DATA --counts 10000000 --heads ridge
 
 ``stream`` fits from blocks; ``mapped`` fits a matrix in a memory-mapped file, which has to be written first;
 ``memory`` fits the same rows in memory by the method for few rows. The peers are scikit-learn's RidgeClassifierCV and
@@ -144,8 +143,8 @@ def peer(head: str) -> Any:
 
 def started(args: argparse.Namespace, case: str, head: str, n_rows: int, folder: str) -> dict[str, Any]:
     command = [sys.executable, __file__, "--child", case, "--data", args.data, "--heads", head]
-    found = run([*command, "--counts", str(n_rows), "--folder", folder])
-    print(json.dumps(found), flush=True)
+    found = run([*command, "--n-rows", str(n_rows), "--folder", folder])
+    print(json.dumps(found), file=sys.stderr, flush=True)
     return found
 
 
@@ -161,22 +160,21 @@ def main() -> None:
     parser.add_argument("--folder")
     args = parser.parse_args()
     if args.child:
-        print(json.dumps(child(args.child, args.data, args.heads[0], args.counts[0], args.folder)))
+        print(json.dumps(child(args.child, args.data, args.heads[0], args.n_rows, args.folder)))
         return
     about, runs, equal = facts("headstart", "numpy", "scikit-learn"), [], {}
     with tempfile.TemporaryDirectory() as folder:
         for head in args.heads:
-            for n_rows in args.counts:
-                runs.append(started(args, "stream", head, n_rows, folder))
-            if _COMPARED in args.counts:
-                runs += [started(args, case, head, _COMPARED, folder) for case in ("memory", "peer")]
-                ours, other = (
-                    np.load(f"{folder}/{case}-{head}-{_COMPARED}.npy") for case in ("stream", "memory")
-                )
-                equal[head] = int((ours != other).sum())
-        if args.mapped:
-            started(args, "write", "ridge", args.mapped, folder)
-            runs += [started(args, "mapped", head, args.mapped, folder) for head in args.heads]
+            runs.append(started(args, "stream", head, _COMPARED, folder))
+            runs += [started(args, case, head, _COMPARED, folder) for case in ("memory", "peer")]
+            files = [f"{folder}/{case}-{head}-{_COMPARED}.npy" for case in ("stream", "memory")]
+            equal[head] = int(np.not_equal(*map(np.load, files)).sum())
+        started(args, "write", "ridge", args.mapped, folder)
+        for case in ("mapped", "stream"):
+            runs += [started(args, case, head, args.mapped, folder) for head in args.heads]
+        (Path(folder) / "rows.npy").unlink()
+        if args.most:
+            runs.append(started(args, "stream", "ridge", args.most, folder))
     print(json.dumps({**about, "n_tested": _TESTED, "predictions_that_differ": equal, "runs": runs}))
 
 
