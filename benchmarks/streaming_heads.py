@@ -151,11 +151,12 @@ def started(args: argparse.Namespace, case: str, head: str, n_rows: int, folder:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", required=True, help="folder with MNIST")
-    parser.add_argument("--counts", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--heads", nargs="+", default=["ridge", "linear"])
     parser.add_argument(
-        "--mapped", type=int, default=1_000_000, help="rows in a memory-mapped file; 0 for none"
+        "--mapped", type=int, default=1_000_000, help="rows of a matrix in a file, 2 KiB each"
     )
+    parser.add_argument("--most", type=int, default=10_000_000, help="rows for ridge alone; 0 for none")
+    parser.add_argument("--n-rows", type=int)
     parser.add_argument("--child")
     parser.add_argument("--folder")
     args = parser.parse_args()
