@@ -15,6 +15,7 @@ from headstart.heads.row_blocks import Given, GivenBlocks, RowBlocks, codes_of
 from headstart.heads.training import Training, class_weights
 from headstart.records import Array, Codes, Curve
 from headstart.scratch.losses import softmax
+from headstart.system.mapped import in_floats
 from headstart.system.threads import threads_for
 
 __all__ = [
@@ -125,7 +126,7 @@ class Head(ABC):
         UnknownClassError
             If there are fewer than 2 classes, a label is not in ``classes``, or a class has no row.
         """
-        features = np.asarray(features, np.float32)
+        features = in_floats(np.asarray(features))
         if features.ndim != 2 or len(features) != len(labels):
             raise ShapeError(
                 f"features have shape {features.shape}, expected ({len(labels)}, n_features) "
