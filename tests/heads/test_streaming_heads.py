@@ -50,7 +50,7 @@ def digits_rows(digits: Dataset) -> tuple[Array, Labels]:
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Every matrix counts as large, and blocks have few rows."""
     monkeypatch.setattr(row_blocks, "LARGE_VALUES", 1)
-    monkeypatch.setattr(row_blocks, "_BLOCK_VALUES", 60 * 100)
+    monkeypatch.setattr(row_blocks, "BLOCK_VALUES", 60 * 100)
     return monkeypatch
 
 

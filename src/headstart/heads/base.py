@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headstart.errors import NotFittedError, SettingError, ShapeError, UnknownClassError
 from headstart.heads.held_out import HeldOut
-from headstart.heads.row_blocks import Given, GivenBlocks, RowBlocks, codes_of
+from headstart.heads.row_blocks import BLOCK_VALUES, Given, GivenBlocks, RowBlocks, codes_of
 from headstart.heads.training import Training, class_weights
 from headstart.records import Array, Codes, Curve
 from headstart.scratch.losses import softmax
@@ -205,7 +205,8 @@ class Head(ABC):
         """
         given = GivenBlocks(blocks, classes=classes, seed=seed, balance=balance, shares=shares)
         self.classes_, self.chosen_, self.curve_ = given.classes, {}, None
-        self._fit_blocks(given, watch)
+        with threads_for(BLOCK_VALUES):
+            self._fit_blocks(given, watch)
         return self
 
     def probabilities(self, features: Array) -> Array:

@@ -39,7 +39,7 @@ class LinearHead(AffineHead):
     has risen twice. From 5,000 images on, one stratified tenth is held out instead of ``n_folds`` folds, and
     of more than 10,000 images a stratified 10,000 decide. With fewer images than features the problem is
     solved in the span of the images, with the same solution (the penalty keeps weights in that span) and
-    n_images unknowns.
+    n_images unknowns. From 512 MiB of features on, rows are read block by block for every evaluation.
 
     >>> rng = np.random.default_rng(0)
     >>> features = rng.normal(size=(40, 3)).astype(np.float32) + np.repeat([[0.0], [4.0]], 20, axis=0)

@@ -213,26 +213,24 @@ class RowStatistics:
     sample: Sample
 
     @classmethod
-    def of(cls, block: RowBlock, n_classes: int, below: int | None = None) -> RowStatistics:
-        """Of one block; ``below`` as in `Sample.of`."""
-        judged = np.ones(len(block.rows), np.bool_) if block.judged is None else block.judged
-        return cls(
-            np.bincount(block.codes, minlength=n_classes).astype(np.int64),
-            tuple(_by_fold(block, n_classes, judged)),
-            tuple(_by_fold(block, n_classes, ~judged)),
-            Sample.of(block, max(1, _SAMPLE_VALUES // block.rows.shape[1]), below),
-        )
-
-    @classmethod
     def collected(cls, blocks: Iterable[RowBlock], n_classes: int) -> RowStatistics:
         """Of all blocks, one after the other; DataError if there are none."""
-        found: RowStatistics | None = None
+        counts, sample = np.zeros(n_classes, np.int64), None
+        judged: list[Moments | None] = [None] * N_FOLDS
+        copies: list[Moments | None] = [None] * N_FOLDS
         for block in blocks:
-            one = cls.of(block, n_classes, None if found is None else found.sample.bound)
-            found = one if found is None else found + one
-        if found is None:
+            counts += np.bincount(block.codes, minlength=n_classes)
+            wanted = np.ones(len(block.rows), np.bool_) if block.judged is None else block.judged
+            for found, some in ((judged, wanted), (copies, ~wanted)):
+                for fold, moments in _by_fold(block, n_classes, some):  # one at a time: they are large
+                    known = found[fold]
+                    found[fold] = moments if known is None else known + moments
+            size = max(1, _SAMPLE_VALUES // block.rows.shape[1])
+            drawn = Sample.of(block, size, None if sample is None else sample.bound)
+            sample = drawn if sample is None else sample + drawn
+        if sample is None:
             raise DataError(_NO_ROWS)
-        return found
+        return cls(counts, tuple(judged), tuple(copies), sample)
 
     def __add__(self, other: RowStatistics) -> RowStatistics:
         """Of the rows of both."""
@@ -336,18 +334,16 @@ def row_statistics(
     return RowStatistics.collected(given, given.n_classes)
 
 
-def _by_fold(block: RowBlock, n_classes: int, wanted: NDArray[np.bool_]) -> Iterator[Moments | None]:
-    """Moments of the wanted rows of each fold."""
-    if not wanted.any():
-        yield from [None] * N_FOLDS
-        return
+def _by_fold(block: RowBlock, n_classes: int, wanted: NDArray[np.bool_]) -> Iterator[tuple[int, Moments]]:
+    """Folds of the wanted rows, and the moments of each."""
     order = np.lexsort((block.codes, block.folds))
     order = order[wanted[order]]
     ends = np.searchsorted(block.folds[order], np.arange(N_FOLDS + 1))
-    for first, last in pairwise(ends):
-        here = order[first:last]
-        weights = None if block.weights is None else block.weights[here]
-        yield Moments.of(block.rows[here], block.codes[here], n_classes, weights) if len(here) else None
+    for fold, (first, last) in enumerate(pairwise(ends)):
+        if first < last:
+            here = order[first:last]
+            weights = None if block.weights is None else block.weights[here]
+            yield fold, Moments.of(block.rows[here], block.codes[here], n_classes, weights)
 
 
 def _both(one: Moments | None, other: Moments | None) -> Moments | None:
