@@ -177,13 +177,17 @@ class Sample:
 
     def __add__(self, other: Sample) -> Sample:
         """Of the rows of both."""
-        if not len(other.draws) and len(self.draws):
-            return self
-        draws = np.concatenate([self.draws, other.draws])
-        order = np.argsort(draws, kind="stable")[: self.size]
-        columns = ("rows", "codes", "weights", "folds", "clusters", "draws")
-        parts = (np.concatenate([getattr(self, one), getattr(other, one)])[order] for one in columns)
-        return Sample(self.size, *parts)
+        return self.joined([other])
+
+    def joined(self, others: Sequence[Sample]) -> Sample:
+        """Of the rows of all."""
+        parts = [one for one in (self, *others) if len(one.draws)]
+        if len(parts) < 2:
+            return parts[0] if parts else self
+        order = np.argsort(np.concatenate([one.draws for one in parts]), kind="stable")[: self.size]
+        names = ("rows", "codes", "weights", "folds", "clusters", "draws")
+        columns = (np.concatenate([getattr(one, name) for one in parts])[order] for name in names)
+        return Sample(self.size, *columns)
 
     def training(self, seed: int) -> Training:
         """The rows as a training set, without classes of which one cluster was drawn, renumbered."""
@@ -215,7 +219,7 @@ class RowStatistics:
     @classmethod
     def collected(cls, blocks: Iterable[RowBlock], n_classes: int) -> RowStatistics:
         """Of all blocks, one after the other; DataError if there are none."""
-        counts, sample = np.zeros(n_classes, np.int64), None
+        counts, sampler = np.zeros(n_classes, np.int64), _Sampler(_SAMPLE_VALUES)
         judged: list[Moments | None] = [None] * N_FOLDS
         copies: list[Moments | None] = [None] * N_FOLDS
         for block in blocks:
@@ -225,12 +229,8 @@ class RowStatistics:
                 for fold, moments in _by_fold(block, n_classes, some):  # one at a time: they are large
                     known = found[fold]
                     found[fold] = moments if known is None else known + moments
-            size = max(1, _SAMPLE_VALUES // block.rows.shape[1])
-            drawn = Sample.of(block, size, None if sample is None else sample.bound)
-            sample = drawn if sample is None else sample + drawn
-        if sample is None:
-            raise DataError(_NO_ROWS)
-        return cls(counts, tuple(judged), tuple(copies), sample)
+            sampler.add(block)
+        return cls(counts, tuple(judged), tuple(copies), sampler.drawn())
 
     def __add__(self, other: RowStatistics) -> RowStatistics:
         """Of the rows of both."""
@@ -260,33 +260,45 @@ class Survey:
     @classmethod
     def collected(cls, blocks: Iterable[RowBlock], n_classes: int, sampled: int) -> Survey:
         """Of all blocks, with so many values in the sample; DataError if there are none."""
-        found: Survey | None = None
+        counts, sampler = np.zeros(n_classes, np.int64), _Sampler(sampled)
+        n_rows, mean, squares = 0, np.zeros(1), np.zeros(1)
         for block in blocks:
-            below = None if found is None else found.sample.bound
-            size = max(1, sampled // block.rows.shape[1])
-            one = cls._of(block, n_classes, Sample.of(block, size, below))
-            found = one if found is None else found._with(one)
-        if found is None:
+            exact = block.rows.astype(np.float64)
+            own, n_both = exact.mean(axis=0), n_rows + len(exact)
+            exact -= own
+            gap = own - mean
+            squares = squares + np.einsum("ij,ij->j", exact, exact) + gap**2 * (n_rows * len(exact) / n_both)
+            mean = mean + gap * (len(exact) / n_both)
+            n_rows = n_both
+            counts += np.bincount(block.codes, minlength=n_classes)
+            sampler.add(block)
+        return cls(n_rows, counts, mean, squares, sampler.drawn())
+
+
+class _Sampler:
+    """Draws a sample from blocks; few candidates are kept until there are more, because a merge copies the sample."""
+
+    def __init__(self, n_values: int) -> None:
+        self._n_values, self._candidates = n_values, 0
+        self._sample: Sample | None = None
+        self._parts: list[Sample] = []
+
+    def add(self, block: RowBlock) -> None:
+        """See what of a block is among the smallest draws."""
+        size = max(1, self._n_values // block.rows.shape[1])
+        one = Sample.of(block, size, None if self._sample is None else self._sample.bound)
+        self._parts.append(one)
+        self._candidates += len(one.draws)
+        if self._sample is None or self._candidates > size // 4:
+            self._sample, self._candidates = self.drawn(), 0
+
+    def drawn(self) -> Sample:
+        """The sample so far; DataError if there was no block."""
+        parts = [*([] if self._sample is None else [self._sample]), *self._parts]
+        if not parts:
             raise DataError(_NO_ROWS)
-        return found
-
-    @classmethod
-    def _of(cls, block: RowBlock, n_classes: int, sample: Sample) -> Survey:
-        exact = block.rows.astype(np.float64)
-        mean = exact.mean(axis=0)
-        exact -= mean
-        counts = np.bincount(block.codes, minlength=n_classes).astype(np.int64)
-        return cls(len(exact), counts, mean, np.einsum("ij,ij->j", exact, exact), sample)
-
-    def _with(self, other: Survey) -> Survey:
-        n_rows, gap = self.n_rows + other.n_rows, other.mean - self.mean
-        return Survey(
-            n_rows,
-            self.counts + other.counts,
-            self.mean + gap * (other.n_rows / n_rows),
-            self.squares + other.squares + gap**2 * (self.n_rows * other.n_rows / n_rows),
-            self.sample + other.sample,
-        )
+        self._parts = []
+        return parts[0].joined(parts[1:])
 
 
 def row_statistics(
