@@ -7,8 +7,9 @@ runs in a process of its own:
     python benchmarks/streaming_heads.py --data DATA
 
 ``stream`` fits from blocks; ``mapped`` fits a matrix in a memory-mapped file, which has to be written first;
-``memory`` fits the same rows in memory by the method for few rows. The peers are scikit-learn's RidgeClassifierCV and
-SGDClassifier, which makes five passes and averages, all rows in memory.
+``shards`` adds the statistics of three processes; ``memory`` fits the same rows in memory by the method for few rows.
+The peers are scikit-learn's RidgeClassifierCV and SGDClassifier, which makes five passes and averages, all rows in
+memory. ``before_mib`` and ``peak_mib`` are of the process: NumPy, the images and, if they are in memory, the rows.
 """
 
 from __future__ import annotations
@@ -21,20 +22,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import reduce
+from multiprocessing import get_context
+from operator import add
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from machine import facts, run
 
-_IMAGES = 10_000
+_IMAGES, _WORKERS = 10_000, 3
+_CLASSES = [str(digit) for digit in range(10)]
 _FEATURES, _BLOCK, _NOISE, _TESTED, _COMPARED = 512, 8_192, 0.5, 100_000, 100_000
 
 
 class Rows:
     """Blocks of made rows, the same in every pass."""
 
-    def __init__(self, data: str, split: str, n_rows: int, seed: int) -> None:
+    def __init__(self, data: str, split: str, n_rows: int, seed: int, first: int = 0) -> None:
         from headstart.data import load
 
         os.environ["HEADSTART_DATA"] = data
@@ -45,11 +51,11 @@ class Rows:
         )
         self._rows = np.maximum(pixels @ projection.astype(np.float32), 0)
         self._noise = _NOISE * self._rows.std(axis=0)
-        self._labels, self.n_rows, self._seed = images.labels, n_rows, seed
+        self._labels, self._last, self._seed, self._first = images.labels, n_rows, seed, first
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for start in range(0, self.n_rows, _BLOCK):
-            rng, size = np.random.default_rng([self._seed, start]), min(_BLOCK, self.n_rows - start)
+        for start in range(self._first, self._last, _BLOCK):
+            rng, size = np.random.default_rng([self._seed, start]), min(_BLOCK, self._last - start)
             drawn = rng.integers(0, len(self._rows), size)
             rows = rng.standard_normal((size, _FEATURES), np.float32)
             rows *= self._noise
@@ -82,21 +88,22 @@ def child(case: str, data: str, head: str, n_rows: int, folder: str) -> dict[str
         np.save(Path(folder) / "labels.npy", np.concatenate(names))
         return found
     begun = time.perf_counter()
-    if case == "stream":
+    if case == "stream" and n_rows <= _COMPARED:
         for _ in rows:
             pass
         found["making_s"] = round(time.perf_counter() - begun, 1)
     if case == "mapped":
         features = np.load(Path(folder) / "rows.npy", mmap_mode="r")
         labels = np.load(Path(folder) / "labels.npy")
-    elif case != "stream":
+    elif case not in ("stream", "shards"):
         features, labels = rows.in_memory()
     before, begun = peak_mib(), time.perf_counter()
     if case == "stream":
-        classes = [str(digit) for digit in range(10)]
         passes = Counted(rows)
-        fitted = make_head(head).fit_blocks(passes, classes=classes)
+        fitted = make_head(head).fit_blocks(passes, classes=_CLASSES)
         found["passes"] = passes.n
+    elif case == "shards":
+        fitted, found["workers_peak_mib"], found["workers_cpu_s"] = from_shards(data, n_rows)
     elif case == "peer":
         fitted = peer(head).fit(features, labels)
     else:
@@ -117,6 +124,26 @@ def child(case: str, data: str, head: str, n_rows: int, folder: str) -> dict[str
         own = probs[np.arange(len(probs)), np.searchsorted(fitted.classes_, truth)]
         found["log_loss"] = round(float(-np.log(np.maximum(own, 1e-12)).mean()), 5)
     return found
+
+
+def from_shards(data: str, n_rows: int) -> tuple[Any, int, float]:
+    """Ridge from statistics that several processes made; the largest peak of one, and the seconds of all."""
+    from headstart.heads.ridge import RidgeHead
+
+    each = math.ceil(n_rows / _WORKERS / _BLOCK) * _BLOCK
+    tasks = [(data, first, min(first + each, n_rows)) for first in range(0, n_rows, each)]
+    with ProcessPoolExecutor(_WORKERS, get_context("spawn")) as pool:
+        parts = list(pool.map(shard, *zip(*tasks, strict=True)))
+    fitted = RidgeHead().fit_statistics(reduce(add, (one for one, _, _ in parts)), _CLASSES)
+    return fitted, round(max(peak for _, peak, _ in parts)), round(sum(seconds for *_, seconds in parts), 1)
+
+
+def shard(data: str, first: int, last: int) -> tuple[Any, float, float]:
+    """Statistics of some of the rows, the peak of this process, and its seconds of computing."""
+    from headstart.heads.statistics import row_statistics
+
+    found = row_statistics(Rows(data, "train", last, 0, first), _CLASSES, first_row=first)
+    return found, peak_mib(), time.process_time()
 
 
 class Counted:
@@ -175,7 +202,7 @@ def main() -> None:
             runs += [started(args, case, head, args.mapped, folder) for head in args.heads]
         (Path(folder) / "rows.npy").unlink()
         if args.most:
-            runs.append(started(args, "stream", "ridge", args.most, folder))
+            runs.append(started(args, "shards", "ridge", args.most, folder))
     print(json.dumps({**about, "n_tested": _TESTED, "predictions_that_differ": equal, "runs": runs}))
 
 
