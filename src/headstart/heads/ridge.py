@@ -91,7 +91,7 @@ class RidgeHead(AffineHead):
         Parameters
         ----------
         statistics : RowStatistics
-            As `heads.streaming.row_statistics` makes them.
+            As `heads.statistics.row_statistics` makes them.
         classes : sequence of str
             Names of the classes, in the order in which the statistics were made.
 
