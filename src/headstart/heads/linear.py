@@ -27,7 +27,7 @@ _MANY = 5_000  # images from which one held-out tenth is as informative as folds
 _ENOUGH = 10_000  # images that decide the strength, which is a prior's precision: more do not change it
 _SEARCH, _FINAL = 1e-3, 1e-5  # where a solve stops: the largest gradient, in whitened coordinates
 _START = 1e-4  # the same for a sample, from whose solution many rows are started
-_NOISE = 0.3  # of the standard error of the gradient, 1 / sqrt(n_rows) in whitened coordinates
+_NOISE = 0.2  # of the standard error of the gradient, 1 / sqrt(n_rows) in whitened coordinates
 _SAMPLE_VALUES = 2**24  # 64 MiB: of 512 features 32,768 rows
 
 
@@ -82,7 +82,7 @@ class LinearHead(AffineHead):
         """From blocks of rows, of which ``few`` decide the strength; without these, a sample does.
 
         The first pass finds the scales and a sample, which is solved in memory: the first part of the curve. From
-        there on every evaluation is a pass. It ends where the gradient is a third of its standard error or less.
+        there on every evaluation is a pass. It ends where the gradient is a fifth of its standard error or less.
         """
         survey = Survey.collected(blocks, blocks.n_classes, _SAMPLE_VALUES)
         check_counts(survey.counts, self.classes_)
