@@ -1,15 +1,15 @@
-"""Heads on more rows than fit into memory: seconds, peak memory and accuracy from 100,000 to 10 million rows.
+"""Heads on more rows than fit into memory: seconds, peak memory and accuracy on 100,000 to 10 million rows.
 
 Rows are made on the fly: 512 features of an MNIST image (random projections of its pixels, rectified), which is drawn
 at random, plus noise with half of each feature's standard deviation; those of test images are predicted. Each case
 runs in a process of its own:
 
     python benchmarks/streaming_heads.py --data DATA
-    python benchmarks/streaming_heads.py --data DATA --counts 10000000 --heads ridge
 
 ``stream`` fits from blocks; ``mapped`` fits a matrix in a memory-mapped file, which has to be written first;
-``memory`` fits the same rows in memory by the method for few rows. The peers are scikit-learn's RidgeClassifierCV and
-SGDClassifier, which makes five passes and averages, all rows in memory.
+``shards`` adds the statistics of three processes; ``memory`` fits the same rows in memory by the method for few rows.
+The peers are scikit-learn's RidgeClassifierCV and SGDClassifier, which makes five passes and averages, all rows in
+memory. ``before_mib`` and ``peak_mib`` are of the process: NumPy, the images and, if they are in memory, the rows.
 """
 
 from __future__ import annotations
@@ -22,20 +22,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import reduce
+from multiprocessing import get_context
+from operator import add
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from machine import facts, run
 
-_IMAGES = 10_000
+_IMAGES, _WORKERS = 10_000, 3
+_CLASSES = [str(digit) for digit in range(10)]
 _FEATURES, _BLOCK, _NOISE, _TESTED, _COMPARED = 512, 8_192, 0.5, 100_000, 100_000
 
 
 class Rows:
     """Blocks of made rows, the same in every pass."""
 
-    def __init__(self, data: str, split: str, n_rows: int, seed: int) -> None:
+    def __init__(self, data: str, split: str, n_rows: int, seed: int, first: int = 0) -> None:
         from headstart.data import load
 
         os.environ["HEADSTART_DATA"] = data
@@ -46,11 +51,11 @@ class Rows:
         )
         self._rows = np.maximum(pixels @ projection.astype(np.float32), 0)
         self._noise = _NOISE * self._rows.std(axis=0)
-        self._labels, self.n_rows, self._seed = images.labels, n_rows, seed
+        self._labels, self._last, self._seed, self._first = images.labels, n_rows, seed, first
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for start in range(0, self.n_rows, _BLOCK):
-            rng, size = np.random.default_rng([self._seed, start]), min(_BLOCK, self.n_rows - start)
+        for start in range(self._first, self._last, _BLOCK):
+            rng, size = np.random.default_rng([self._seed, start]), min(_BLOCK, self._last - start)
             drawn = rng.integers(0, len(self._rows), size)
             rows = rng.standard_normal((size, _FEATURES), np.float32)
             rows *= self._noise
@@ -83,21 +88,22 @@ def child(case: str, data: str, head: str, n_rows: int, folder: str) -> dict[str
         np.save(Path(folder) / "labels.npy", np.concatenate(names))
         return found
     begun = time.perf_counter()
-    if case == "stream":
+    if case == "stream" and n_rows <= _COMPARED:
         for _ in rows:
             pass
         found["making_s"] = round(time.perf_counter() - begun, 1)
     if case == "mapped":
         features = np.load(Path(folder) / "rows.npy", mmap_mode="r")
         labels = np.load(Path(folder) / "labels.npy")
-    elif case != "stream":
+    elif case not in ("stream", "shards"):
         features, labels = rows.in_memory()
     before, begun = peak_mib(), time.perf_counter()
     if case == "stream":
-        classes = [str(digit) for digit in range(10)]
         passes = Counted(rows)
-        fitted = make_head(head).fit_blocks(passes, classes=classes)
+        fitted = make_head(head).fit_blocks(passes, classes=_CLASSES)
         found["passes"] = passes.n
+    elif case == "shards":
+        fitted, found["workers_peak_mib"], found["workers_cpu_s"] = from_shards(data, n_rows)
     elif case == "peer":
         fitted = peer(head).fit(features, labels)
     else:
@@ -118,6 +124,26 @@ def child(case: str, data: str, head: str, n_rows: int, folder: str) -> dict[str
         own = probs[np.arange(len(probs)), np.searchsorted(fitted.classes_, truth)]
         found["log_loss"] = round(float(-np.log(np.maximum(own, 1e-12)).mean()), 5)
     return found
+
+
+def from_shards(data: str, n_rows: int) -> tuple[Any, int, float]:
+    """Ridge from statistics that several processes made; the largest peak of one, and the seconds of all."""
+    from headstart.heads.ridge import RidgeHead
+
+    each = math.ceil(n_rows / _WORKERS / _BLOCK) * _BLOCK
+    tasks = [(data, first, min(first + each, n_rows)) for first in range(0, n_rows, each)]
+    with ProcessPoolExecutor(_WORKERS, get_context("spawn")) as pool:
+        parts = list(pool.map(shard, *zip(*tasks, strict=True)))
+    fitted = RidgeHead().fit_statistics(reduce(add, (one for one, _, _ in parts)), _CLASSES)
+    return fitted, round(max(peak for _, peak, _ in parts)), round(sum(seconds for *_, seconds in parts), 1)
+
+
+def shard(data: str, first: int, last: int) -> tuple[Any, float, float]:
+    """Statistics of some of the rows, the peak of this process, and its seconds of computing."""
+    from headstart.heads.statistics import row_statistics
+
+    found = row_statistics(Rows(data, "train", last, 0, first), _CLASSES, first_row=first)
+    return found, peak_mib(), time.process_time()
 
 
 class Counted:
@@ -144,39 +170,39 @@ def peer(head: str) -> Any:
 
 def started(args: argparse.Namespace, case: str, head: str, n_rows: int, folder: str) -> dict[str, Any]:
     command = [sys.executable, __file__, "--child", case, "--data", args.data, "--heads", head]
-    found = run([*command, "--counts", str(n_rows), "--folder", folder])
-    print(json.dumps(found), flush=True)
+    found = run([*command, "--n-rows", str(n_rows), "--folder", folder])
+    print(json.dumps(found), file=sys.stderr, flush=True)
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", required=True, help="folder with MNIST")
-    parser.add_argument("--counts", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--heads", nargs="+", default=["ridge", "linear"])
     parser.add_argument(
-        "--mapped", type=int, default=1_000_000, help="rows in a memory-mapped file; 0 for none"
+        "--mapped", type=int, default=1_000_000, help="rows of a matrix in a file, 2 KiB each"
     )
+    parser.add_argument("--most", type=int, default=10_000_000, help="rows for ridge alone; 0 for none")
+    parser.add_argument("--n-rows", type=int)
     parser.add_argument("--child")
     parser.add_argument("--folder")
     args = parser.parse_args()
     if args.child:
-        print(json.dumps(child(args.child, args.data, args.heads[0], args.counts[0], args.folder)))
+        print(json.dumps(child(args.child, args.data, args.heads[0], args.n_rows, args.folder)))
         return
     about, runs, equal = facts("headstart", "numpy", "scikit-learn"), [], {}
     with tempfile.TemporaryDirectory() as folder:
         for head in args.heads:
-            for n_rows in args.counts:
-                runs.append(started(args, "stream", head, n_rows, folder))
-            if _COMPARED in args.counts:
-                runs += [started(args, case, head, _COMPARED, folder) for case in ("memory", "peer")]
-                ours, other = (
-                    np.load(f"{folder}/{case}-{head}-{_COMPARED}.npy") for case in ("stream", "memory")
-                )
-                equal[head] = int((ours != other).sum())
-        if args.mapped:
-            started(args, "write", "ridge", args.mapped, folder)
-            runs += [started(args, "mapped", head, args.mapped, folder) for head in args.heads]
+            runs.append(started(args, "stream", head, _COMPARED, folder))
+            runs += [started(args, case, head, _COMPARED, folder) for case in ("memory", "peer")]
+            files = [f"{folder}/{case}-{head}-{_COMPARED}.npy" for case in ("stream", "memory")]
+            equal[head] = int(np.not_equal(*map(np.load, files)).sum())
+        started(args, "write", "ridge", args.mapped, folder)
+        for case in ("mapped", "stream"):
+            runs += [started(args, case, head, args.mapped, folder) for head in args.heads]
+        (Path(folder) / "rows.npy").unlink()
+        if args.most:
+            runs.append(started(args, "shards", "ridge", args.most, folder))
     print(json.dumps({**about, "n_tested": _TESTED, "predictions_that_differ": equal, "runs": runs}))
 
 

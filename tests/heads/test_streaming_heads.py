@@ -31,7 +31,7 @@ from headstart.records import Array
 
 Labels = NDArray[np.str_]
 STRENGTHS = (1e-6, 1e-3, 0.1)
-BOUND = 2e-5
+BOUND = 1e-6
 """Of the largest coefficient: coefficients of the two methods differ by less. Standardised rows in memory are rounded
 to float32, 6e-8, and divided by eigenvalues of 1e-3 of the largest; sums by blocks are in float64."""
 
@@ -50,7 +50,7 @@ def digits_rows(digits: Dataset) -> tuple[Array, Labels]:
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Every matrix counts as large, and blocks have few rows."""
     monkeypatch.setattr(row_blocks, "LARGE_VALUES", 1)
-    monkeypatch.setattr(row_blocks, "_BLOCK_VALUES", 60 * 100)
+    monkeypatch.setattr(row_blocks, "BLOCK_VALUES", 60 * 100)
     return monkeypatch
 
 
@@ -356,6 +356,7 @@ def test_mistakes_in_blocks_are_one_sentence(digits_rows: tuple[Array, Labels]) 
         (ShapeError, "shape \\(100, 0\\)", [(rows[:, :0], labels)], {}),
         (ShapeError, "expected whole numbers", [(rows, labels, labels)], {}),
         (ShapeError, "shares are 2, expected 10", [(rows, labels)], {"shares": [0.5, 0.5]}),
+        (SettingError, "shares are 0 at the least", [(rows, labels)], {"shares": [0, *range(1, 10)]}),
     ]
     for error, text, blocks, how in cases:
         for name in ("ridge", "linear"):

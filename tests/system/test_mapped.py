@@ -10,7 +10,7 @@ import pytest
 
 from headstart.errors import UnwritableError
 from headstart.system import mapped
-from headstart.system.mapped import joined, parts_of, taken
+from headstart.system.mapped import in_floats, joined, parts_of, taken
 
 
 @pytest.fixture
@@ -51,6 +51,16 @@ def test_large_ones_are_joined_in_a_file_that_leaves_nothing(
     with pytest.raises(ValueError, match="read-only"):
         some[0] = 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_numbers_become_floats(rows: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert in_floats(rows) is rows
+    halves = rows.astype(np.float16)
+    assert not isinstance(in_floats(halves), np.memmap) and in_floats(halves).dtype == np.float32
+    monkeypatch.setattr(mapped, "LARGE_VALUES", 100)
+    assert in_floats(rows) is rows
+    found = in_floats(halves)
+    assert isinstance(found, np.memmap) and (found == halves.astype(np.float32)).all()
 
 
 def test_all_rows_in_order_are_the_matrix_itself(rows: np.ndarray) -> None:

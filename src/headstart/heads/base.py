@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from headstart.errors import NotFittedError, SettingError, ShapeError, UnknownClassError
 from headstart.heads.held_out import HeldOut
-from headstart.heads.row_blocks import Given, GivenBlocks, RowBlocks, codes_of
+from headstart.heads.row_blocks import BLOCK_VALUES, Given, GivenBlocks, RowBlocks, codes_of
 from headstart.heads.training import Training, class_weights
 from headstart.records import Array, Codes, Curve
 from headstart.scratch.losses import softmax
+from headstart.system.mapped import in_floats
 from headstart.system.threads import threads_for
 
 __all__ = [
@@ -125,7 +126,7 @@ class Head(ABC):
         UnknownClassError
             If there are fewer than 2 classes, a label is not in ``classes``, or a class has no row.
         """
-        features = np.asarray(features, np.float32)
+        features = in_floats(np.asarray(features))
         if features.ndim != 2 or len(features) != len(labels):
             raise ShapeError(
                 f"features have shape {features.shape}, expected ({len(labels)}, n_features) "
@@ -204,7 +205,8 @@ class Head(ABC):
         """
         given = GivenBlocks(blocks, classes=classes, seed=seed, balance=balance, shares=shares)
         self.classes_, self.chosen_, self.curve_ = given.classes, {}, None
-        self._fit_blocks(given, watch)
+        with threads_for(BLOCK_VALUES):
+            self._fit_blocks(given, watch)
         return self
 
     def probabilities(self, features: Array) -> Array:

@@ -27,7 +27,7 @@ _MANY = 5_000  # images from which one held-out tenth is as informative as folds
 _ENOUGH = 10_000  # images that decide the strength, which is a prior's precision: more do not change it
 _SEARCH, _FINAL = 1e-3, 1e-5  # where a solve stops: the largest gradient, in whitened coordinates
 _START = 1e-4  # the same for a sample, from whose solution many rows are started
-_NOISE = 0.3  # of the standard error of the gradient, 1 / sqrt(n_rows) in whitened coordinates
+_NOISE = 0.2  # of the standard error of the gradient, 1 / sqrt(n_rows) in whitened coordinates
 _SAMPLE_VALUES = 2**24  # 64 MiB: of 512 features 32,768 rows
 
 
@@ -39,7 +39,7 @@ class LinearHead(AffineHead):
     has risen twice. From 5,000 images on, one stratified tenth is held out instead of ``n_folds`` folds, and
     of more than 10,000 images a stratified 10,000 decide. With fewer images than features the problem is
     solved in the span of the images, with the same solution (the penalty keeps weights in that span) and
-    n_images unknowns.
+    n_images unknowns. From 512 MiB of features on, rows are read block by block for every evaluation.
 
     >>> rng = np.random.default_rng(0)
     >>> features = rng.normal(size=(40, 3)).astype(np.float32) + np.repeat([[0.0], [4.0]], 20, axis=0)
@@ -82,7 +82,7 @@ class LinearHead(AffineHead):
         """From blocks of rows, of which ``few`` decide the strength; without these, a sample does.
 
         The first pass finds the scales and a sample, which is solved in memory: the first part of the curve. From
-        there on every evaluation is a pass. It ends where the gradient is a third of its standard error or less.
+        there on every evaluation is a pass. It ends where the gradient is a fifth of its standard error or less.
         """
         survey = Survey.collected(blocks, blocks.n_classes, _SAMPLE_VALUES)
         check_counts(survey.counts, self.classes_)

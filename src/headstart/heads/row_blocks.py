@@ -18,6 +18,7 @@ from headstart.records import Array, Codes
 from headstart.system.mapped import LARGE_VALUES, parts_of
 
 __all__ = [
+    "BLOCK_VALUES",
     "N_FOLDS",
     "Given",
     "GivenBlocks",
@@ -33,7 +34,8 @@ __all__ = [
 N_FOLDS = 10
 """Folds that are held out in turn; each costs a matrix of products of the features."""
 _ROWS_PER_FEATURE = 8  # below, the products of the features would be as large as the rows
-_BLOCK_VALUES = 2**22  # 32 MiB in float64
+BLOCK_VALUES = 2**22
+"""Numbers in a block of rows: 32 MiB in float64."""
 
 Labels = NDArray[np.str_]
 Given = Iterable[tuple[Any, ...]] | Callable[[], Iterable[tuple[Any, ...]]]
@@ -228,7 +230,7 @@ class GivenBlocks:
 
 def rows_for(width: int) -> int:
     """Rows of a block with so many inputs: 32 MiB in float64."""
-    return max(1, _BLOCK_VALUES // max(width, 1))
+    return max(1, BLOCK_VALUES // max(width, 1))
 
 
 def check_counts(counts: NDArray[np.integer[Any]], classes: Sequence[str]) -> None:

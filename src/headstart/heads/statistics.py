@@ -177,13 +177,17 @@ class Sample:
 
     def __add__(self, other: Sample) -> Sample:
         """Of the rows of both."""
-        if not len(other.draws) and len(self.draws):
-            return self
-        draws = np.concatenate([self.draws, other.draws])
-        order = np.argsort(draws, kind="stable")[: self.size]
-        columns = ("rows", "codes", "weights", "folds", "clusters", "draws")
-        parts = (np.concatenate([getattr(self, one), getattr(other, one)])[order] for one in columns)
-        return Sample(self.size, *parts)
+        return self.joined([other])
+
+    def joined(self, others: Sequence[Sample]) -> Sample:
+        """Of the rows of all."""
+        parts = [one for one in (self, *others) if len(one.draws)]
+        if len(parts) < 2:
+            return parts[0] if parts else self
+        order = np.argsort(np.concatenate([one.draws for one in parts]), kind="stable")[: self.size]
+        names = ("rows", "codes", "weights", "folds", "clusters", "draws")
+        columns = (np.concatenate([getattr(one, name) for one in parts])[order] for name in names)
+        return Sample(self.size, *columns)
 
     def training(self, seed: int) -> Training:
         """The rows as a training set, without classes of which one cluster was drawn, renumbered."""
@@ -213,26 +217,20 @@ class RowStatistics:
     sample: Sample
 
     @classmethod
-    def of(cls, block: RowBlock, n_classes: int, below: int | None = None) -> RowStatistics:
-        """Of one block; ``below`` as in `Sample.of`."""
-        judged = np.ones(len(block.rows), np.bool_) if block.judged is None else block.judged
-        return cls(
-            np.bincount(block.codes, minlength=n_classes).astype(np.int64),
-            tuple(_by_fold(block, n_classes, judged)),
-            tuple(_by_fold(block, n_classes, ~judged)),
-            Sample.of(block, max(1, _SAMPLE_VALUES // block.rows.shape[1]), below),
-        )
-
-    @classmethod
     def collected(cls, blocks: Iterable[RowBlock], n_classes: int) -> RowStatistics:
         """Of all blocks, one after the other; DataError if there are none."""
-        found: RowStatistics | None = None
+        counts, sampler = np.zeros(n_classes, np.int64), _Sampler(_SAMPLE_VALUES)
+        judged: list[Moments | None] = [None] * N_FOLDS
+        copies: list[Moments | None] = [None] * N_FOLDS
         for block in blocks:
-            one = cls.of(block, n_classes, None if found is None else found.sample.bound)
-            found = one if found is None else found + one
-        if found is None:
-            raise DataError(_NO_ROWS)
-        return found
+            counts += np.bincount(block.codes, minlength=n_classes)
+            wanted = np.ones(len(block.rows), np.bool_) if block.judged is None else block.judged
+            for found, some in ((judged, wanted), (copies, ~wanted)):
+                for fold, moments in _by_fold(block, n_classes, some):  # one at a time: they are large
+                    known = found[fold]
+                    found[fold] = moments if known is None else known + moments
+            sampler.add(block)
+        return cls(counts, tuple(judged), tuple(copies), sampler.drawn())
 
     def __add__(self, other: RowStatistics) -> RowStatistics:
         """Of the rows of both."""
@@ -262,33 +260,45 @@ class Survey:
     @classmethod
     def collected(cls, blocks: Iterable[RowBlock], n_classes: int, sampled: int) -> Survey:
         """Of all blocks, with so many values in the sample; DataError if there are none."""
-        found: Survey | None = None
+        counts, sampler = np.zeros(n_classes, np.int64), _Sampler(sampled)
+        n_rows, mean, squares = 0, np.zeros(1), np.zeros(1)
         for block in blocks:
-            below = None if found is None else found.sample.bound
-            size = max(1, sampled // block.rows.shape[1])
-            one = cls._of(block, n_classes, Sample.of(block, size, below))
-            found = one if found is None else found._with(one)
-        if found is None:
+            exact = block.rows.astype(np.float64)
+            own, n_both = exact.mean(axis=0), n_rows + len(exact)
+            exact -= own
+            gap = own - mean
+            squares = squares + np.einsum("ij,ij->j", exact, exact) + gap**2 * (n_rows * len(exact) / n_both)
+            mean = mean + gap * (len(exact) / n_both)
+            n_rows = n_both
+            counts += np.bincount(block.codes, minlength=n_classes)
+            sampler.add(block)
+        return cls(n_rows, counts, mean, squares, sampler.drawn())
+
+
+class _Sampler:
+    """Draws a sample from blocks; few candidates are kept until there are more, because a merge copies the sample."""
+
+    def __init__(self, n_values: int) -> None:
+        self._n_values, self._candidates = n_values, 0
+        self._sample: Sample | None = None
+        self._parts: list[Sample] = []
+
+    def add(self, block: RowBlock) -> None:
+        """See what of a block is among the smallest draws."""
+        size = max(1, self._n_values // block.rows.shape[1])
+        one = Sample.of(block, size, None if self._sample is None else self._sample.bound)
+        self._parts.append(one)
+        self._candidates += len(one.draws)
+        if self._sample is None or self._candidates > size // 4:
+            self._sample, self._candidates = self.drawn(), 0
+
+    def drawn(self) -> Sample:
+        """The sample so far; DataError if there was no block."""
+        parts = [*([] if self._sample is None else [self._sample]), *self._parts]
+        if not parts:
             raise DataError(_NO_ROWS)
-        return found
-
-    @classmethod
-    def _of(cls, block: RowBlock, n_classes: int, sample: Sample) -> Survey:
-        exact = block.rows.astype(np.float64)
-        mean = exact.mean(axis=0)
-        exact -= mean
-        counts = np.bincount(block.codes, minlength=n_classes).astype(np.int64)
-        return cls(len(exact), counts, mean, np.einsum("ij,ij->j", exact, exact), sample)
-
-    def _with(self, other: Survey) -> Survey:
-        n_rows, gap = self.n_rows + other.n_rows, other.mean - self.mean
-        return Survey(
-            n_rows,
-            self.counts + other.counts,
-            self.mean + gap * (other.n_rows / n_rows),
-            self.squares + other.squares + gap**2 * (self.n_rows * other.n_rows / n_rows),
-            self.sample + other.sample,
-        )
+        self._parts = []
+        return parts[0].joined(parts[1:])
 
 
 def row_statistics(
@@ -336,18 +346,16 @@ def row_statistics(
     return RowStatistics.collected(given, given.n_classes)
 
 
-def _by_fold(block: RowBlock, n_classes: int, wanted: NDArray[np.bool_]) -> Iterator[Moments | None]:
-    """Moments of the wanted rows of each fold."""
-    if not wanted.any():
-        yield from [None] * N_FOLDS
-        return
+def _by_fold(block: RowBlock, n_classes: int, wanted: NDArray[np.bool_]) -> Iterator[tuple[int, Moments]]:
+    """Folds of the wanted rows, and the moments of each."""
     order = np.lexsort((block.codes, block.folds))
     order = order[wanted[order]]
     ends = np.searchsorted(block.folds[order], np.arange(N_FOLDS + 1))
-    for first, last in pairwise(ends):
-        here = order[first:last]
-        weights = None if block.weights is None else block.weights[here]
-        yield Moments.of(block.rows[here], block.codes[here], n_classes, weights) if len(here) else None
+    for fold, (first, last) in enumerate(pairwise(ends)):
+        if first < last:
+            here = order[first:last]
+            weights = None if block.weights is None else block.weights[here]
+            yield fold, Moments.of(block.rows[here], block.codes[here], n_classes, weights)
 
 
 def _both(one: Moments | None, other: Moments | None) -> Moments | None:

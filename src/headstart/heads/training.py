@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.splits import fewest_per_class, folds, holdout
-from headstart.errors import DataError, ShapeError
+from headstart.errors import DataError, SettingError, ShapeError
 from headstart.records import Array, Codes
 from headstart.system.mapped import parts_of
 
@@ -134,6 +134,10 @@ def shares_of_classes(counts: NDArray[np.integer[Any]], shares: Sequence[float] 
     """The weight of a row of each class, (n_classes,): see `class_weights`; ``counts`` are rows by class."""
     if shares is not None and len(shares) != len(counts):
         raise ShapeError(f"shares are {len(shares)}, expected {len(counts)}; pass one for each class")
+    if shares is not None and not min(shares) > 0:
+        raise SettingError(
+            f"shares are {min(shares)} at the least, expected all above 0; leave the class out"
+        )
     wanted = np.full(len(counts), 1 / len(counts)) if shares is None else np.asarray(shares) / np.sum(shares)
     weights: Array = (counts.sum() * wanted / counts).astype(np.float32)
     return weights

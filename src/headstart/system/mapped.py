@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headstart.errors import UnwritableError
 
-__all__ = ["LARGE_VALUES", "joined", "parts_of", "taken"]
+__all__ = ["LARGE_VALUES", "in_floats", "joined", "parts_of", "taken"]
 
 LARGE_VALUES = 2**27
 """Numbers in a matrix, 512 MiB in float32, above which it is read part by part and not copied into memory.
@@ -52,6 +52,13 @@ def joined(parts: Sequence[Rows]) -> Rows:
     return _written([(one, None) for one in parts])
 
 
+def in_floats(rows: NDArray[Any]) -> Rows:
+    """The rows in float32: themselves if they are, else a copy; large ones in a temporary file, memory-mapped."""
+    if rows.dtype == np.float32 or rows.size <= LARGE_VALUES or rows.ndim != 2:
+        return np.asarray(rows, np.float32)
+    return _written([(rows, None)])
+
+
 def taken(rows: Rows, indices: NDArray[np.intp]) -> Rows:
     """Some rows of a matrix: itself where these are all in order, many of them in a temporary file, memory-mapped."""
     if len(indices) == len(rows) and (indices == np.arange(len(rows))).all():
@@ -65,7 +72,7 @@ def taken(rows: Rows, indices: NDArray[np.intp]) -> Rows:
     return found
 
 
-def _written(parts: Sequence[tuple[Rows, NDArray[np.intp] | None]]) -> Rows:
+def _written(parts: Sequence[tuple[NDArray[Any], NDArray[np.intp] | None]]) -> Rows:
     """Rows, or those at indices, of several matrices in a file that is gone when the array is."""
     n_rows = sum(len(rows) if indices is None else len(indices) for rows, indices in parts)
     width = parts[0][0].shape[1]
