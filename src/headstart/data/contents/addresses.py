@@ -28,6 +28,7 @@ from headstart.errors import (
 from headstart.system.optional import require
 
 __all__ = [
+    "canonical",
     "explained",
     "file_system",
     "forget",
@@ -106,6 +107,12 @@ def file_system(address: str) -> tuple[Any, str]:
             f"{for_}: expected a package that is not installed ({_first_line(error)}); install it with pip"
         ) from error
     return system, str(path)
+
+
+def canonical(address: str) -> str:
+    """The address as listings spell it."""
+    system, path = file_system(address)
+    return str(system.unstrip_protocol(path)).removeprefix("file://")
 
 
 @contextmanager
