@@ -1,4 +1,4 @@
-"""``gs://`` through gcsfs, from a server on this machine that answers as Google's does: listings, and parts of objects."""
+"""``gs://`` through gcsfs, from a server on this machine that answers as Google's: listings, and parts of objects."""
 
 from __future__ import annotations
 
