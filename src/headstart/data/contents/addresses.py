@@ -241,7 +241,8 @@ class _Remote:
         if len(numbers) > _MOST_BLOCKS or not (follows or is_there):
             return self._fetch(first, end)
         data = b"".join(self._block(number) for number in numbers)
-        return data[first - numbers[0] * _BLOCK_BYTES :][: end - first]
+        start = first - numbers[0] * _BLOCK_BYTES
+        return data[start : start + end - first]
 
     def _block(self, number: int) -> bytes:
         for later in range(number + 1, number + 1 + _N_AHEAD):
