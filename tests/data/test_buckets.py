@@ -134,6 +134,23 @@ def test_patterns_files_and_subsets(s3: Any, tmp_path: Path, paths: list[Path]) 
     assert load("s3://data/tars/part-0000.tar").name == "part-0000"
 
 
+def test_another_file_system(tmp_path: Path, paths: list[Path]) -> None:
+    """All that fsspec knows: here its files in memory."""
+    import fsspec
+
+    kinds, memory = all_kinds(tmp_path, paths), fsspec.filesystem("memory")
+    for kind in ("tars", "tables", "folder"):
+        for path in (tmp_path / kind).rglob("*.*"):
+            memory.pipe_file(
+                f"/box/{kind}/{path.relative_to(kinds.get(kind, tmp_path / kind))}", path.read_bytes()
+            )
+    whole = load(tmp_path / "folder").fingerprint
+    for name in ("tars", "tars/part-{0000..0002}.tar", "tables/*.parquet", "folder"):
+        assert load(f"memory://box/{name}").fingerprint == whole, name
+    with pytest.raises(MissingDataError, match="has no files"):
+        load("memory://nothing")
+
+
 def test_class_folders_with_splits_and_other_files(s3: Any, tmp_path: Path, paths: list[Path]) -> None:
     for number, path in enumerate(paths):
         split = "Train" if number % 3 else "test"

@@ -28,6 +28,7 @@ from headstart.errors import (
 from headstart.system.optional import require
 
 __all__ = [
+    "canonical",
     "explained",
     "file_system",
     "forget",
@@ -106,6 +107,12 @@ def file_system(address: str) -> tuple[Any, str]:
             f"{for_}: expected a package that is not installed ({_first_line(error)}); install it with pip"
         ) from error
     return system, str(path)
+
+
+def canonical(address: str) -> str:
+    """The address as listings spell it."""
+    system, path = file_system(address)
+    return str(system.unstrip_protocol(path)).removeprefix("file://")
 
 
 @contextmanager
@@ -234,7 +241,8 @@ class _Remote:
         if len(numbers) > _MOST_BLOCKS or not (follows or is_there):
             return self._fetch(first, end)
         data = b"".join(self._block(number) for number in numbers)
-        return data[first - numbers[0] * _BLOCK_BYTES :][: end - first]
+        start = first - numbers[0] * _BLOCK_BYTES
+        return data[start : start + end - first]
 
     def _block(self, number: int) -> bytes:
         for later in range(number + 1, number + 1 + _N_AHEAD):

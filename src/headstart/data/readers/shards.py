@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from headstart.data.contents.addresses import forget, is_remote, remote_files
+from headstart.data.contents.addresses import canonical, forget, is_remote, remote_files
 from headstart.data.images.decode import EXTENSIONS
 from headstart.data.names import natural_order, shown, split_name, splits_in
 from headstart.data.readers.files import is_system
@@ -96,7 +96,7 @@ def listed(text: str) -> list[str]:
             folder = posixpath.dirname(one) if len(names) > 1 else one  # one listing for all
             if folder not in folders:
                 folders[folder] = remote_files(folder, deep=False)
-            (found if one in folders[folder] else missing).append(one)
+            (found if canonical(one) in folders[folder] else missing).append(one)
         else:
             path = os.path.expanduser(one)
             (found if os.path.isfile(path) else missing).append(path)
