@@ -21,6 +21,7 @@ from headstart.interfaces.cli.options import (
     ModelName,
     ModelOutput,
     Policy,
+    RunnerName,
     Seed,
     Strict,
 )
@@ -97,6 +98,16 @@ Logs = Annotated[
         "written."
     ),
 ]
+Seeds = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Repeat the training with N seeds, from --seed on, and report each and their mean, with an interval for "
+        "new seeds and new images. The saved model is that of the first seed; the others train on one thread each, "
+        "in processes or on a cluster.",
+    ),
+]
 
 
 def train(
@@ -123,6 +134,8 @@ def train(
     checkpoint_every: Every = "60s",
     log: Logs = None,
     seed: Seed = 0,
+    seeds: Seeds = 1,
+    runner: RunnerName = None,
     strict: Strict = False,
     allow_leaks: AllowLeaks = False,
     json: Json = False,
@@ -134,6 +147,7 @@ def train(
     from headstart.data.names import comma_list
     from headstart.interfaces.cli.durations import parse_duration
     from headstart.system.progress import terminal_progress
+    from headstart.system.runners import runner_named
     from headstart.workflows.train import TrainingFiles, TrainingRequest, checkpoints_of, run_training
 
     check_output_folder(output, "manifest.json")
@@ -151,14 +165,25 @@ def train(
         "seed": seed,
     }
     request = TrainingRequest(network, engine or "torch", device, augment, policy or "squish", _given(given))
-    request = replace(request, holdout=holdout, name=name)
+    request = replace(request, holdout=holdout, name=name, n_seeds=seeds)
+    if seeds == 1 and runner not in (None, "local"):
+        raise SettingError(f"runner is {runner!r}, expected it left out for one seed; add --seeds 5")
     every_s = parse_duration(checkpoint_every, "checkpoint-every", zero=True)
     files = TrainingFiles(output, resume, every_s, comma_list(log or ""))
     try:
-        with terminal_progress() as progress:
+        with (
+            terminal_progress() as progress,
+            runner_named("local" if seeds == 1 else runner, progress) as workers,
+        ):
             dataset = load_dataset(data, strict=strict, progress=progress)
             done = run_training(
-                dataset, request, files, progress=progress, command=command_line(), allow_leaks=allow_leaks
+                dataset,
+                request,
+                files,
+                progress=progress,
+                command=command_line(),
+                allow_leaks=allow_leaks,
+                runner=workers,
             )
     except KeyboardInterrupt:
         _advise_resume(any(checkpoints_of(output).glob("step-*")))
