@@ -118,9 +118,9 @@ def run_training(
     dataset = hold_out(dataset, request.holdout, settings.seed)
     parts = training_parts(dataset, settings.seed)
     identity = _identity(dataset, request, settings, augmentation, auto)
-    whole = identity if request.n_seeds == 1 else {**identity, "number of seeds": request.n_seeds}
+    several = {"number of seeds": request.n_seeds} if request.n_seeds > 1 else {}
     if files.resume and not any(checkpoints_of(files.output).glob("step-*")):
-        finished = finished_model(files.output, whole)
+        finished = finished_model(files.output, {**identity, **several})
         if finished is not None:
             return finished
     place, every_s = checkpoints_of(files.output), files.every_s
@@ -128,17 +128,8 @@ def run_training(
     others = other_seeds(
         dataset, parts, request, plan, runner=runner, files=files, identity=identity, progress=progress
     )
-    facts = {
-        "network": request.network,
-        "engine": request.engine,
-        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "n_images": len(parts.fit)},
-        "augmentation": None if augmentation is None else augmentation.parts(),
-        "command": command,
-        **made_with(request.engine),
-    }
+    facts = _facts(dataset, parts, request, augmentation, command)
     training = MonitoredTraining(checkpoints, auto, files, facts, progress)
-    if others is not None:
-        others.begin()
     try:
         learned = learn_network(
             dataset,
@@ -158,7 +149,7 @@ def run_training(
         learned = _cross_validated(
             dataset, parts, request, learned, training, augmentation, progress=progress
         )
-    learned = replace(learned, model=noted(learned.model, whole).named(request.name))
+    learned = replace(learned, model=noted(learned.model, {**identity, **several}).named(request.name))
     runs = () if others is None else others.collect()
     about = About(request.network, request.engine, augmentation, command)
     result = training_result(dataset, parts, learned, training, about, findings=found.remarks, others=runs)
@@ -168,6 +159,24 @@ def run_training(
     })  # fmt: skip
     checkpoints.clear()
     return Trained(learned, result, log_of(files.output) / "training.jsonl")
+
+
+def _facts(
+    dataset: Dataset,
+    parts: TrainingParts,
+    request: TrainingRequest,
+    augmentation: Augmentation | None,
+    command: str,
+) -> dict[str, Any]:
+    """What the log says at the start."""
+    return {
+        "network": request.network,
+        "engine": request.engine,
+        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "n_images": len(parts.fit)},
+        "augmentation": None if augmentation is None else augmentation.parts(),
+        "command": command,
+        **made_with(request.engine),
+    }
 
 
 def _cross_validated(

@@ -202,7 +202,9 @@ def other_seeds(
     known = _known(kept, run, len((trainings.evaluated or trainings.train)[1]))
     seeds = tuple(range(first + 1, first + request.n_seeds))
     found = {seed: known[seed] for seed in seeds if seed in known}
-    return OtherSeeds(trainings, seeds, runner, kept, run, progress, found)
+    others = OtherSeeds(trainings, seeds, runner, kept, run, progress, found)
+    others.begin()
+    return others
 
 
 def _trainings(
