@@ -12,14 +12,18 @@ import pytest
 
 from command import ERROR, Run
 from headstart.data.dataset import Dataset
+from headstart.data.images.augment import parse_augmentation
 from headstart.errors import SettingError
 from headstart.records import NetworkSpec
+from headstart.sources.features import Extraction
+from headstart.sources.registry import open_source
 from headstart.system.progress import SILENT
 from headstart.system.runners import LOCAL, Runner, runner_named
 from headstart.system.runners.local import LocalRunner
 from headstart.system.threads import one_thread
-from headstart.workflows.tune import draws, space, storage
+from headstart.workflows.tune import draws, search, space, storage
 from headstart.workflows.tune import training as module
+from headstart.workflows.tune.features import tune_features
 from headstart.workflows.tune.setup import make_setup
 from headstart.workflows.tune.training import TrainingTuning, tune_training
 
@@ -278,6 +282,45 @@ def test_trials_at_once_train_on_one_thread_of_the_processor(
     finally:
         torch.set_num_threads(before)
     assert seen[-1] == ("cpu", 1) and ("auto", 2) in seen
+
+
+# --- the search over features
+
+
+@pytest.mark.slow
+def test_a_search_over_features_is_the_same_on_a_cluster_and_in_another_order(
+    digits: Dataset, ray: Runner, tmp_path: Path
+) -> None:
+    pytest.importorskip("kornia")
+    some = digits.subset(np.arange(60))
+    sources = {policy: open_source("pixels", some, policy=policy) for policy in ("squish", "ink")}
+    found = [
+        tune_features(
+            sources,
+            some,
+            augmentations={"shear": parse_augmentation("shear=0.2", 1)},
+            options=Extraction(runner=runner),
+        )
+        for runner in (LOCAL, ray, Backwards())
+    ]
+    first = replace(found[0], seconds=0.0)
+    assert first == replace(found[1], seconds=0.0) == replace(found[2], seconds=0.0)
+    assert {one.augment for one in first.trials} == {"none", "shear"} and len(first.rivals) == 3
+
+
+def test_fits_that_are_done_ahead_are_not_done_again(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some, n_fits = digits.subset(np.arange(60)), list[Any]()
+    source = {"squish": open_source("pixels", some)}
+    make = search.make_head
+    monkeypatch.setattr(search, "make_head", lambda name: n_fits.append(name) or make(name))
+    counts = []
+    for runner, budget_s in ((LOCAL, None), (Backwards(), None), (Backwards(), 600.0)):
+        n_fits.clear()
+        tune_features(source, some, options=Extraction(runner=runner), budget_s=budget_s)
+        counts.append(len(n_fits))
+    assert counts[0] == counts[1] == counts[2] > 30
 
 
 # --- the command
