@@ -24,6 +24,8 @@ from headstart.system.threads import one_thread
 from headstart.workflows.tune import draws, search, space, storage
 from headstart.workflows.tune import training as module
 from headstart.workflows.tune.features import tune_features
+from headstart.workflows.tune.request import Search
+from headstart.workflows.tune.run import run_tuning
 from headstart.workflows.tune.setup import make_setup
 from headstart.workflows.tune.training import TrainingTuning, tune_training
 
@@ -324,6 +326,26 @@ def test_fits_that_are_done_ahead_are_not_done_again(
 
 
 # --- the command
+
+
+def test_a_cluster_without_a_number_at_once_is_a_remark(few: Dataset, tmp_path: Path) -> None:
+    wanted = Search(n_trials=1, engine="scratch", storage=tmp_path / "trials.sqlite")
+    remarks = run_tuning("mlp", few, wanted, options=Extraction(runner=Backwards())).result.remarks
+    assert any("with --at-once N the cluster trains N at a time" in one for one in remarks)
+    again = run_tuning(
+        "mlp", few, replace(wanted, at_once=1), options=Extraction(runner=Backwards())
+    ).result.remarks
+    assert not any("--at-once" in one for one in again)
+    timed = run_tuning("pixels", few, Search(budget_s=60.0), options=Extraction(runner=Backwards()))
+    assert any(one.startswith("With a budget, heads were fitted on this") for one in timed.result.remarks)
+
+
+def test_a_large_number_at_once_draws_only_what_is_run(few: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(draws, "drawn_params", lambda trial: drawn.append(space.drawn_params(trial)))
+    with storage.quiet_optuna():
+        draws.next_batch({}, make_setup(few, "mlp", "scratch", 0, SILENT, at_once=100_000), 3)
+    assert len(drawn) == 3
 
 
 def test_a_number_at_once_for_a_source_or_below_one_is_refused(run: Run, tmp_path: Path, tuned: Tune) -> None:
