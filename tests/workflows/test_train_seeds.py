@@ -195,6 +195,25 @@ def test_a_seed_that_diverges_is_named_and_counts_as_wrong(
     assert open_model(tmp_path / "m").classes == some.classes
 
 
+def test_each_seed_finds_its_rate(some: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    request, seen = replace(SMALL, settings={"epochs": 1, "learning_rate": "auto"}), list[int]()
+    find = module.find_rate
+
+    def noted(network: Any, images: Any, labels: Any, settings: Any, **more: Any) -> Any:
+        seen.append(settings.seed)
+        if settings.seed == 2:
+            raise SettingError("loss is inf at the first step, expected a finite one; scale the images")
+        return find(network, images, labels, settings, **more)
+
+    monkeypatch.setattr(module, "find_rate", noted)
+    found = trained(some, tmp_path / "m", request=request)
+    assert sorted(seen) == [1, 2] and found.result.rows[2].accuracy.value == 0.0
+    assert any(
+        one.startswith("Seed 2: learning rate was not found: loss is inf at the first step; none of")
+        for one in found.result.remarks
+    )
+
+
 # --- interrupted
 
 

@@ -21,7 +21,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation
 from headstart.data.images.prepare import prepare
 from headstart.data.splits import fewest_per_class
-from headstart.errors import DataError, DivergedError
+from headstart.errors import DataError, DivergedError, SettingError
 from headstart.networks.engines.registry import make_network
 from headstart.networks.rate_test import find_rate
 from headstart.networks.remarks import check_finite
@@ -105,7 +105,10 @@ class SeedTrainings:
         copies = augmented_training(self.plan.augmentation, seed)
         network = make_network(self.spec, self.engine, seed, self.device)
         if self.plan.auto:
-            rate = choose_rate(lambda: find_rate(network, *self.train, settings, augment=copies))
+            try:
+                rate = choose_rate(lambda: find_rate(network, *self.train, settings, augment=copies))
+            except SettingError as error:  # the loss of this seed diverged at once
+                raise DivergedError(str(error)) from error
             settings = rate.applied(settings)
         if self.evaluated is None:
             return self._right_by_folds(settings)
