@@ -12,14 +12,20 @@ import pytest
 
 from command import ERROR, Run
 from headstart.data.dataset import Dataset
+from headstart.data.images.augment import parse_augmentation
 from headstart.errors import SettingError
 from headstart.records import NetworkSpec
+from headstart.sources.features import Extraction
+from headstart.sources.registry import open_source
 from headstart.system.progress import SILENT
 from headstart.system.runners import LOCAL, Runner, runner_named
 from headstart.system.runners.local import LocalRunner
 from headstart.system.threads import one_thread
-from headstart.workflows.tune import draws, space, storage
+from headstart.workflows.tune import draws, search, space, storage
 from headstart.workflows.tune import training as module
+from headstart.workflows.tune.features import tune_features
+from headstart.workflows.tune.request import Search
+from headstart.workflows.tune.run import run_tuning
 from headstart.workflows.tune.setup import make_setup
 from headstart.workflows.tune.training import TrainingTuning, tune_training
 
@@ -280,7 +286,66 @@ def test_trials_at_once_train_on_one_thread_of_the_processor(
     assert seen[-1] == ("cpu", 1) and ("auto", 2) in seen
 
 
+# --- the search over features
+
+
+@pytest.mark.slow
+def test_a_search_over_features_is_the_same_on_a_cluster_and_in_another_order(
+    digits: Dataset, ray: Runner, tmp_path: Path
+) -> None:
+    pytest.importorskip("kornia")
+    some = digits.subset(np.arange(60))
+    sources = {policy: open_source("pixels", some, policy=policy) for policy in ("squish", "ink")}
+    found = [
+        tune_features(
+            sources,
+            some,
+            augmentations={"shear": parse_augmentation("shear=0.2", 1)},
+            options=Extraction(runner=runner),
+        )
+        for runner in (LOCAL, ray, Backwards())
+    ]
+    first = replace(found[0], seconds=0.0)
+    assert first == replace(found[1], seconds=0.0) == replace(found[2], seconds=0.0)
+    assert {one.augment for one in first.trials} == {"none", "shear"} and len(first.rivals) == 3
+
+
+def test_fits_that_are_done_ahead_are_not_done_again(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some, n_fits = digits.subset(np.arange(60)), list[Any]()
+    source = {"squish": open_source("pixels", some)}
+    make = search.make_head
+    monkeypatch.setattr(search, "make_head", lambda name: n_fits.append(name) or make(name))
+    counts = []
+    for runner, budget_s in ((LOCAL, None), (Backwards(), None), (Backwards(), 600.0)):
+        n_fits.clear()
+        tune_features(source, some, options=Extraction(runner=runner), budget_s=budget_s)
+        counts.append(len(n_fits))
+    assert counts[0] == counts[1] == counts[2] > 30
+
+
 # --- the command
+
+
+def test_a_cluster_without_a_number_at_once_is_a_remark(few: Dataset, tmp_path: Path) -> None:
+    wanted = Search(n_trials=1, engine="scratch", storage=tmp_path / "trials.sqlite")
+    remarks = run_tuning("mlp", few, wanted, options=Extraction(runner=Backwards())).result.remarks
+    assert any("with --at-once N the cluster trains N at a time" in one for one in remarks)
+    again = run_tuning(
+        "mlp", few, replace(wanted, at_once=1), options=Extraction(runner=Backwards())
+    ).result.remarks
+    assert not any("--at-once" in one for one in again)
+    timed = run_tuning("pixels", few, Search(budget_s=60.0), options=Extraction(runner=Backwards()))
+    assert any(one.startswith("With a budget, heads were fitted on this") for one in timed.result.remarks)
+
+
+def test_a_large_number_at_once_draws_only_what_is_run(few: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(draws, "drawn_params", lambda trial: drawn.append(space.drawn_params(trial)))
+    with storage.quiet_optuna():
+        draws.next_batch({}, make_setup(few, "mlp", "scratch", 0, SILENT, at_once=100_000), 3)
+    assert len(drawn) == 3
 
 
 def test_a_number_at_once_for_a_source_or_below_one_is_refused(run: Run, tmp_path: Path, tuned: Tune) -> None:

@@ -40,13 +40,15 @@ def accuracy_score(
     crossed: bool = False,
     folds: NDArray[np.intp] | None = None,
     overlap: float = 0.0,
+    redrawn: bool = False,
 ) -> Score:
     """Accuracy with the interval that fits: by clusters, by draws of labels, by cross-validation, or Wilson's.
 
     ``correct``, (n_images,) or (n_draws, n_images), bool; images with the same entry in ``clusters`` depend on
     each other; ``crossed`` where the models share training images; ``folds``, (n_images,), where each fold of a
     cross-validation had labels of its own; ``overlap`` is the share of training images that two draws have in common.
-    With several draws the target is the procedure on new labels and images.
+    With several draws the target is the procedure on new labels and images. ``redrawn`` where rounds of a
+    cross-validation are networks with seeds of their own: then it is the procedure with new seeds, too.
 
     >>> correct = np.arange(80) % 4 > 0
     >>> plain, crossed = accuracy_score(correct), accuracy_score(correct, crossed=True)
@@ -59,18 +61,26 @@ def accuracy_score(
     if folds is not None and correct.size:
         values = correct.reshape(-1, n_images).mean(axis=0)
         return _sampled(share, of_fold_draws(values, folds, overlap), n_images, 1)
-    several = not crossed and correct.ndim == 2 and bool((correct != correct[:1]).any())
+    several = correct.ndim == 2 and (redrawn or not crossed) and bool((correct != correct[:1]).any())
+    times = 1 / SHARED if crossed else 1.0
     if grouped and clusters is not None:
         found = clustered_score(correct, clusters, crossed=crossed)
         if several and found.high - found.low < 1:
             codes = np.unique(clusters, return_inverse=True)[1]
-            spread = of_draws(correct.astype(np.float64), codes, overlap)
-            other = _sampled(share, spread, n_images, len(correct))
-            found = replace(found, low=min(found.low, other.low), high=max(found.high, other.high))
+            spread = of_draws(correct.astype(np.float64), codes, overlap).with_images(times)
+            found = _wider(found, _sampled(share, spread, n_images, len(correct)))
         return found
+    plain = cross_validated(share, n_images) if crossed else wilson(share * n_images, n_images)
     if several and correct.size:
-        return _sampled(share, of_draws(correct.astype(np.float64), overlap=overlap), n_images, len(correct))
-    return cross_validated(share, n_images) if crossed else wilson(share * n_images, n_images)
+        spread = of_draws(correct.astype(np.float64), overlap=overlap).with_images(times)
+        found = _sampled(share, spread, n_images, len(correct))
+        return _wider(found, plain) if crossed else found
+    return plain
+
+
+def _wider(one: Score, other: Score) -> Score:
+    """The interval that holds both."""
+    return replace(one, low=min(one.low, other.low), high=max(one.high, other.high))
 
 
 def _sampled(share: float, spread: Spread, n_images: int, n_rounds: int) -> Score:

@@ -42,7 +42,7 @@ def finished_model(output: Path, identity: Mapping[str, Any]) -> Model | None:
             f"{str(output)!r} is a model without a note of the run that made it, expected none or that of "
             f"the same command to resume; {advice}"
         )
-    other = [name for name in wanted if known.get(name) != wanted[name]]
+    other = [name for name in {**wanted, **known} if known.get(name) != wanted.get(name)]
     if "settings" in other:
         was, now = model.manifest.settings, identity["settings"]
         names = [name for name in now if now[name] not in (was.get(name), _AUTO)] or ["learning_rate"]

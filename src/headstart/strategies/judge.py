@@ -22,7 +22,7 @@ from headstart.heads.base import fit_temperature, softmax
 from headstart.models.answer_sets import answer_sets_note
 from headstart.networks.engines.registry import make_network
 from headstart.networks.training import AugmentBatch, fit
-from headstart.records import Array, Codes, NetworkSpec, TrainSettings
+from headstart.records import Array, Codes, Images, NetworkSpec, TrainSettings
 from headstart.system.progress import Progress
 
 __all__ = [
@@ -30,10 +30,14 @@ __all__ = [
     "augmented_training",
     "cross_fitted",
     "cross_validated_training",
+    "fold_logits",
     "halves",
+    "training_folds",
 ]
 
 _FOLDS = 5
+Folds = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
+"""Of each fold, the images to train on and those left out."""
 
 
 @dataclass(frozen=True)
@@ -115,22 +119,45 @@ def cross_validated_training(
     device: str = "auto",
 ) -> HeldOutPredictions | None:
     """Predictions by networks trained without each of five folds of clusters; None if a class has one only."""
-    fewest = fewest_per_class(pool.labels, pool.cluster_codes)
-    if fewest < 2:
+    if fewest_per_class(pool.labels, pool.cluster_codes) < 2:
         return None
     pool = replace(pool, splits=None)
     images, codes = prepare(pool, spec.input), pool.codes()
-    logits = np.zeros((len(pool), len(pool.classes)), np.float32)
-    parts = folds(pool.labels, min(_FOLDS, fewest), settings.seed, pool.cluster_codes)
+    parts = training_folds(pool.labels, settings.seed, pool.cluster_codes)
+    logits = fold_logits(
+        (images, codes), parts, spec, engine, settings, augmentation, progress=progress, device=device
+    )
+    return HeldOutPredictions(
+        pool, cross_fitted(logits, codes, settings.seed, pool.cluster_codes), "cross-validated"
+    )
+
+
+def training_folds(labels: NDArray[np.str_], seed: int, clusters: NDArray[np.generic] | None) -> Folds:
+    """Five folds, or fewer where a class has fewer clusters."""
+    return folds(labels, min(_FOLDS, fewest_per_class(labels, clusters)), seed, clusters)
+
+
+def fold_logits(
+    pool: tuple[Images, Codes],
+    parts: Folds,
+    spec: NetworkSpec,
+    engine: str,
+    settings: TrainSettings,
+    augmentation: Augmentation | None,
+    *,
+    progress: Progress,
+    device: str = "auto",
+) -> Array:
+    """Logits (n_images, n_classes) by networks trained without the fold of each image."""
+    images, codes = pool
+    logits = np.zeros((len(codes), spec.n_classes), np.float32)
     for number, (train, held) in enumerate(parts):
         progress.step("cross-validation", number, len(parts))
         network = make_network(spec, engine, settings.seed, device)
         copies = augmented_training(augmentation, settings.seed)
         fit(network, images[train], codes[train], replace(settings, patience=0), augment=copies)
         logits[held] = network.logits(images[held])
-    return HeldOutPredictions(
-        pool, cross_fitted(logits, codes, settings.seed, pool.cluster_codes), "cross-validated"
-    )
+    return logits
 
 
 def augmented_training(augmentation: Augmentation | None, seed: int) -> AugmentBatch | None:

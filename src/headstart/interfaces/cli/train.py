@@ -21,6 +21,7 @@ from headstart.interfaces.cli.options import (
     ModelName,
     ModelOutput,
     Policy,
+    RunnerName,
     Seed,
     Strict,
 )
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from headstart.models.model import Model
     from headstart.strategies.result import LearnedModel
-    from headstart.workflows.train import Trained
+    from headstart.workflows.train import Trained, TrainingFiles, TrainingRequest
 
 __all__ = ["learned_facts", "train"]
 
@@ -97,6 +98,16 @@ Logs = Annotated[
         "written."
     ),
 ]
+Seeds = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Repeat the training with N seeds, from --seed on, and report each and their mean, with an interval for "
+        "new seeds and new images. The saved model is that of the first seed; the others train on one thread each, "
+        "in processes or on a cluster.",
+    ),
+]
 
 
 def train(
@@ -123,6 +134,8 @@ def train(
     checkpoint_every: Every = "60s",
     log: Logs = None,
     seed: Seed = 0,
+    seeds: Seeds = 1,
+    runner: RunnerName = None,
     strict: Strict = False,
     allow_leaks: AllowLeaks = False,
     json: Json = False,
@@ -133,8 +146,7 @@ def train(
     """
     from headstart.data.names import comma_list
     from headstart.interfaces.cli.durations import parse_duration
-    from headstart.system.progress import terminal_progress
-    from headstart.workflows.train import TrainingFiles, TrainingRequest, checkpoints_of, run_training
+    from headstart.workflows.train import TrainingFiles, TrainingRequest
 
     check_output_folder(output, "manifest.json")
     given = {
@@ -151,19 +163,42 @@ def train(
         "seed": seed,
     }
     request = TrainingRequest(network, engine or "torch", device, augment, policy or "squish", _given(given))
-    request = replace(request, holdout=holdout, name=name)
+    request = replace(request, holdout=holdout, name=name, n_seeds=seeds)
     every_s = parse_duration(checkpoint_every, "checkpoint-every", zero=True)
     files = TrainingFiles(output, resume, every_s, comma_list(log or ""))
+    _print_done(_trained(data, request, files, _runner(seeds, runner), strict, allow_leaks), output, json)
+
+
+def _runner(n_seeds: int, name: str | None) -> str | None:
+    """The runner of further seeds; one seed is trained here, whatever HEADSTART_RUNNER says."""
+    if n_seeds == 1 and name not in (None, "local"):
+        raise SettingError(f"runner is {name!r}, expected it left out for one seed; add --seeds 5")
+    return "local" if n_seeds == 1 else name
+
+
+def _trained(
+    data: str, request: TrainingRequest, files: TrainingFiles, runner: str | None, strict: bool, leaks: bool
+) -> Trained | Model:
+    """Train; where that is interrupted, say how to continue."""
+    from headstart.system.progress import terminal_progress
+    from headstart.system.runners import runner_named
+    from headstart.workflows.train import checkpoints_of, run_training
+
     try:
-        with terminal_progress() as progress:
+        with terminal_progress() as progress, runner_named(runner, progress) as workers:
             dataset = load_dataset(data, strict=strict, progress=progress)
-            done = run_training(
-                dataset, request, files, progress=progress, command=command_line(), allow_leaks=allow_leaks
+            return run_training(
+                dataset,
+                request,
+                files,
+                progress=progress,
+                command=command_line(),
+                allow_leaks=leaks,
+                runner=workers,
             )
     except KeyboardInterrupt:
-        _advise_resume(any(checkpoints_of(output).glob("step-*")))
+        _advise_resume(any(checkpoints_of(files.output).glob("step-*")))
         raise
-    _print_done(done, output, json)
 
 
 def _given(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from headstart.strategies.provenance import made_with
 from headstart.strategies.result import LearnedModel, best_epoch
 from headstart.workflows.gallery import EvaluatedImages, galleries
 from headstart.workflows.train.rate import RateChoice
+from headstart.workflows.train.repeats import repeats_of
+from headstart.workflows.train.seeds import SeedRun
 
 __all__ = ["About", "TrainingRecord", "training_result"]
 
@@ -62,25 +64,33 @@ def training_result(
     learned: LearnedModel,
     training: TrainingRecord,
     about: About,
+    *,
     findings: tuple[str, ...],
+    others: Sequence[SeedRun] = (),
 ) -> Report:
-    """The report of a training; ``findings`` are the remarks of the data check."""
+    """The report of a training; ``findings`` are the remarks of the data check, ``others`` further seeds."""
     predictions = learned.predictions
     evaluations = () if predictions is None else (predictions.evaluation(),)
     calibrations = () if predictions is None else (predictions.calibration(),)
     cluster_remark = () if predictions is None or predictions.remark is None else (predictions.remark,)
+    first = (training.settings.seed, learned.seconds)
+    repeats = repeats_of(predictions, first, others) if predictions is not None and others else None
     n_held = 0 if parts.held is None else len(parts.held)
     return Report(
         title=learned.model.manifest.name,
         summary=_summary(dataset, parts, learned, training, about.network),
-        verdict=_verdict(about.network, predictions, evaluations),
+        verdict=_verdict(about.network, predictions, evaluations)
+        if repeats is None
+        else repeats.verdict(about.network),
         remarks=(
+            *(() if repeats is None else repeats.remarks),
             *cluster_remark,
             *learned.remarks,
             *_remarks(dataset, training, about.augmentation),
             *findings,
         ),
-        rows=(),
+        rows=() if repeats is None else repeats.rows,
+        protocol="" if repeats is None else repeats.protocol,
         comparisons=(),
         evaluations=evaluations,
         curves=() if learned.curve is None else (learned.curve,),

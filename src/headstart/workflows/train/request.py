@@ -17,7 +17,8 @@ class TrainingRequest:
     ``policy`` says how images are resized. ``settings`` are fields of `records.TrainSettings`; a
     ``learning_rate`` of ``"auto"`` is found by a test. ``augment`` is as `parse_augmentation` takes it, or
     ``"none"``. ``holdout`` is the share of the images that is held out as a test set.
-    ``name`` is that of the model, and has no part in what is learned.
+    ``name`` is that of the model, and has no part in what is learned. With ``n_seeds`` above 1 the same training is
+    repeated with the seeds that follow, on the same images; the model is that of the first.
     """
 
     network: str = "cnn"
@@ -28,6 +29,7 @@ class TrainingRequest:
     settings: Mapping[str, Any] = field(default_factory=dict)
     holdout: float | None = None
     name: str | None = None
+    n_seeds: int = 1
 
 
 @dataclass(frozen=True)

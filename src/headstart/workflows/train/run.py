@@ -31,9 +31,11 @@ from headstart.strategies.result import LearnedModel
 from headstart.strategies.scratch import learn_network
 from headstart.system.optional import require
 from headstart.system.progress import SILENT, Progress
+from headstart.system.runners import LOCAL, Runner
 from headstart.workflows.train.monitor import MonitoredTraining, RunCheckpoints
 from headstart.workflows.train.present import About, training_result
 from headstart.workflows.train.request import TrainingFiles, TrainingRequest, checkpoints_of, log_of
+from headstart.workflows.train.seeds import TrainingPlan, other_seeds
 
 __all__ = ["Trained", "run_training"]
 
@@ -59,6 +61,7 @@ def run_training(
     progress: Progress = SILENT,
     command: str = "",
     allow_leaks: bool = False,
+    runner: Runner = LOCAL,
 ) -> Trained | Model:
     """Train a network and save it with a report; checkpoints let an interrupted run resume.
 
@@ -76,6 +79,8 @@ def run_training(
         What the user typed, for the report.
     allow_leaks : bool, default=False
         Accept images or groups that are in two splits.
+    runner : Runner, optional
+        Where the trainings with further seeds run, on one thread each; the model is trained here.
 
     Returns
     -------
@@ -108,24 +113,22 @@ def run_training(
     check_name(request.name)
     _check_logs(files.logs)
     settings, augmentation, auto = _settings(request)
+    plan = TrainingPlan(settings, augmentation, auto)
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
     dataset = hold_out(dataset, request.holdout, settings.seed)
     parts = training_parts(dataset, settings.seed)
     identity = _identity(dataset, request, settings, augmentation, auto)
+    several = {"number of seeds": request.n_seeds} if request.n_seeds > 1 else {}
     if files.resume and not any(checkpoints_of(files.output).glob("step-*")):
-        finished = finished_model(files.output, identity)
+        finished = finished_model(files.output, {**identity, **several})
         if finished is not None:
             return finished
     place, every_s = checkpoints_of(files.output), files.every_s
     checkpoints = RunCheckpoints(place, identity, interval_s=every_s, resume=files.resume)
-    facts = {
-        "network": request.network,
-        "engine": request.engine,
-        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "n_images": len(parts.fit)},
-        "augmentation": None if augmentation is None else augmentation.parts(),
-        "command": command,
-        **made_with(request.engine),
-    }
+    others = other_seeds(
+        dataset, parts, request, plan, runner=runner, files=files, identity=identity, progress=progress
+    )
+    facts = _facts(dataset, parts, request, augmentation, command)
     training = MonitoredTraining(checkpoints, auto, files, facts, progress)
     try:
         learned = learn_network(
@@ -146,15 +149,34 @@ def run_training(
         learned = _cross_validated(
             dataset, parts, request, learned, training, augmentation, progress=progress
         )
-    learned = replace(learned, model=noted(learned.model, identity).named(request.name))
+    learned = replace(learned, model=noted(learned.model, {**identity, **several}).named(request.name))
+    runs = () if others is None else others.collect()
     about = About(request.network, request.engine, augmentation, command)
-    result = training_result(dataset, parts, learned, training, about, found.remarks)
+    result = training_result(dataset, parts, learned, training, about, findings=found.remarks, others=runs)
     learned.model.save(files.output, render(result))
     training.log.finished({
         **learned.model.manifest.scores, "seconds": learned.seconds, "model": str(files.output)
     })  # fmt: skip
     checkpoints.clear()
     return Trained(learned, result, log_of(files.output) / "training.jsonl")
+
+
+def _facts(
+    dataset: Dataset,
+    parts: TrainingParts,
+    request: TrainingRequest,
+    augmentation: Augmentation | None,
+    command: str,
+) -> dict[str, Any]:
+    """What the log says at the start."""
+    return {
+        "network": request.network,
+        "engine": request.engine,
+        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "n_images": len(parts.fit)},
+        "augmentation": None if augmentation is None else augmentation.parts(),
+        "command": command,
+        **made_with(request.engine),
+    }
 
 
 def _cross_validated(
@@ -193,6 +215,10 @@ def _check_logs(names: Sequence[str]) -> None:
 
 def _settings(request: TrainingRequest) -> tuple[TrainSettings, Augmentation | None, bool]:
     """The network's default settings with the given ones in their place; whether the rate is to be found."""
+    if request.n_seeds < 1:
+        raise SettingError(
+            f"seeds is {request.n_seeds}, expected at least 1; 5 show how much the seed matters"
+        )
     settings, preset = training_for(request.network)
     given = dict(request.settings)
     auto = given.get("learning_rate") == _AUTO

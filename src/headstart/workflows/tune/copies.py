@@ -10,8 +10,9 @@ from headstart.data.images.augment import Augmentation
 from headstart.records import Array, Source
 from headstart.sources.features import AugmentedCopy, Extraction, extract_all
 from headstart.workflows.tune.clock import Clock
+from headstart.workflows.tune.fits import HERE, FitRunner
 from headstart.workflows.tune.records import FeatureTrial, Where
-from headstart.workflows.tune.search import FeatureSearch, Found, Indices, ranked
+from headstart.workflows.tune.search import FeatureSearch, Fit, Found, Indices, ranked
 
 __all__ = ["OUTER_COST", "CopySource", "copy_features", "fit_seconds", "in_another_place", "try_copies"]
 _AUGMENTED_PLACES = 2  # places that are also tried with augmented copies, which cost an extraction each
@@ -40,6 +41,7 @@ def try_copies(
     parts: Sequence[Indices],
     found: Sequence[Found],
     clock: Clock,
+    fit_runner: FitRunner = HERE,
 ) -> bool:
     """Add trials with augmented copies at each fold's best places; False, with none added, if time is short."""
     if copy_source.rows_of is None or not copy_source.augments:
@@ -56,13 +58,18 @@ def try_copies(
             return False
         search.copies[name] = rows
     augmented: list[Found] = []
-    for part, places in zip(parts, short, strict=True):
+    ways_by_part = [
+        [(where, head, name) for where, head in places.items() for name in copy_source.augments]
+        for places in short
+    ]
+    fits = [Fit(way, part) for part, ways in zip(parts, ways_by_part, strict=True) for way in ways]
+    fit_runner.ahead(search, fits, "search with augmented copies")
+    for part, ways in zip(parts, ways_by_part, strict=True):
         rest = OUTER_COST * (len(parts) - len(augmented)) * clock.dearest("copies")
         if augmented and not clock.fits(rest + evaluation):
             search.copies.clear()
             return False
         with clock.timed("copies"):
-            ways = [(where, head, name) for where, head in places.items() for name in copy_source.augments]
             augmented.append(search.tried(part, ways))
     for trials, more in zip(found, augmented, strict=True):
         trials.update(more)

@@ -74,7 +74,7 @@ def next_batch(finished: Mapping[int, Any], setup: TrialSetup, n_trials: int | N
     missing = tuple(
         number for number in numbers if number not in finished and (n_trials is None or number < n_trials)
     )
-    return Batch(_drawn(earlier, numbers, setup), _medians(earlier), missing)
+    return Batch(_drawn(earlier, range(first, missing[-1] + 1), setup), _medians(earlier), missing)
 
 
 def study_of(trials: Mapping[int, Any]) -> Any:

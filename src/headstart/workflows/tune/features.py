@@ -32,8 +32,18 @@ from headstart.workflows.tune.copies import (
     try_copies,
 )
 from headstart.workflows.tune.factors import explained, factors_of
+from headstart.workflows.tune.fits import HERE, FitRunner
 from headstart.workflows.tune.records import NO_AUGMENTATION, FeatureTrial, FeatureTuning, Rival, Way, Where
-from headstart.workflows.tune.search import FeatureSearch, Found, Hits, Indices, Outer, outer_folds, ranked
+from headstart.workflows.tune.search import (
+    FeatureSearch,
+    Fit,
+    Found,
+    Hits,
+    Indices,
+    Outer,
+    outer_folds,
+    ranked,
+)
 
 __all__ = [
     "NO_AUGMENTATION",
@@ -93,7 +103,9 @@ def tune_features(
         return copy_features(sources, some, places, named[name], seed, options, clock=clock)
 
     augments = {name: one.n_copies for name, one in named.items()}
-    return _tuned(search, clock, CopySource(rows_of, augments), tuple(left_out))
+    # with a budget, steps are measured one after the other
+    fit_runner = FitRunner(options.runner, options.progress) if budget_s is None else HERE
+    return _tuned(search, clock, CopySource(rows_of, augments), tuple(left_out), fit_runner)
 
 
 def tune_arrays(
@@ -132,12 +144,17 @@ def places_to_try(source: Source) -> list[tuple[str, str]]:
 
 
 def _tuned(
-    search: FeatureSearch, clock: Clock, copy_source: CopySource, left_out: tuple[str, ...]
+    search: FeatureSearch,
+    clock: Clock,
+    copy_source: CopySource,
+    left_out: tuple[str, ...],
+    fit_runner: FitRunner = HERE,
 ) -> FeatureTuning:
     """Search all images, then again without each outer fold; what does not fit the budget is named."""
     outer = outer_folds(search)
     parts = [np.arange(len(search.labels)), *(train for repeat in outer for train, _ in repeat)]
     plain = [(where, head, NO_AUGMENTATION) for where in search.features for head in search.heads]
+    fit_runner.ahead(search, [Fit(way, part) for part in parts for way in plain], "search")
     found = [_within(search, parts[0], plain, clock)]
     ways = plain[: len(clock.costs["way"])]
     costs = dict(zip(ways, clock.costs["way"], strict=True))
@@ -155,10 +172,14 @@ def _tuned(
             break
         with clock.timed("outer"):
             found.append(search.tried(part, ways))
-    augmented = len(found) == len(parts) and try_copies(search, copy_source, parts, found, clock)
+    augmented = len(found) == len(parts) and try_copies(search, copy_source, parts, found, clock, fit_runner)
     if not augmented:
         left_out += tuple(f"augmentation {name} (out of time)" for name in copy_source.augments)
-    hits, picks = _evaluated(search, outer, [ranked(one) for one in found[1:]], clock)
+    rankings = [ranked(one) for one in found[1:]]
+    held_out = zip((fold for repeat in outer for fold in repeat), rankings, strict=False)
+    fits = [Fit(way, *fold) for fold, ranking in held_out for way in _ways(search, ranking).values()]
+    fit_runner.ahead(search, fits, "evaluation of the search")
+    hits, picks = _evaluated(search, outer, rankings, clock)
     n_outer = len(parts) - 1
     if len(picks) < n_outer:
         outer = _first_folds(outer, len(picks))

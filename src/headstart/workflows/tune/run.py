@@ -56,6 +56,9 @@ _ALONE = (
     "Trials ran one after the other on this machine, each drawn from the results of all others: with --at-once N the "
     "cluster trains N at a time."
 )
+_MEASURED = (
+    "With a budget, heads were fitted on this machine, step by step; without one the cluster fits them."
+)
 _TYPED = {
     "epochs": "--epochs",
     "batch_size": "--batch-size",
@@ -168,6 +171,8 @@ def run_tuning(
     over = _exceeded(search.budget_s, begun, "the features of one preparation and two outer folds are needed")
     train = clustered if clustered.splits is None else clustered.split("train")
     known = seen_remark("the source", train.images, next(iter(sources.values())).seen)
+    if options.runner.remote and search.budget_s is not None:
+        over = (*over, _MEASURED)
     remarks = (*over, *filter(None, (known, *warnings)), *found.remarks)
     return _of_features(request, next(iter(sources.values())), searched, remarks)
 

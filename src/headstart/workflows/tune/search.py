@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +23,7 @@ from headstart.strategies.select import PRIOR_NATS, n_independent
 from headstart.system.threads import threads_for
 from headstart.workflows.tune.records import NO_AUGMENTATION, FeatureTrial, Way, Where
 
-__all__ = ["TO_TUNE", "FeatureSearch", "Found", "Hits", "Indices", "Outer", "outer_folds", "ranked"]
+__all__ = ["TO_TUNE", "FeatureSearch", "Fit", "Found", "Hits", "Indices", "Outer", "outer_folds", "ranked"]
 TO_TUNE = "for training, selection and evaluation"
 """What each class needs three images for."""
 
@@ -43,9 +45,26 @@ Outer = list[list[tuple[Indices, Indices]]]
 Found = dict[FeatureTrial, Hits]
 
 
+class Fit(NamedTuple):
+    """A combination tried on some images, leaving out each; or fitted to them and evaluated on others."""
+
+    way: Way
+    part: Indices
+    held: Indices | None = None
+
+    @property
+    def key(self) -> tuple[Way, str]:
+        """What tells it from other fits."""
+        held = b"" if self.held is None else self.held.tobytes()
+        return self.way, hashlib.sha256(self.part.tobytes() + b"|" + held).hexdigest()
+
+
 @dataclass
 class FeatureSearch:
-    """Features of all images and of their augmented copies, shared by all folds of a search."""
+    """Features of all images and of their augmented copies, shared by all folds of a search.
+
+    ``ahead`` are fits that are done already, each until it is taken.
+    """
 
     features: Mapping[Where, Array]
     labels: NDArray[np.str_]
@@ -53,6 +72,7 @@ class FeatureSearch:
     heads: tuple[str, ...]
     seed: int
     copies: dict[str, Mapping[Where, Sequence[Array]]] = field(default_factory=dict)
+    ahead: dict[tuple[Way, str], Any] = field(default_factory=dict)
     codes: Codes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,6 +106,15 @@ class FeatureSearch:
         units = np.unique(self.groups[part], return_inverse=True)[1]
         return units if fewest_per_class(self.codes[part], units) > 1 else None
 
+    def fitted(self, fit: Fit) -> Found | Hits:
+        """One fit."""
+        if fit.held is None:
+            return self.tried_once(fit.part, fit.way)
+        return self.evaluated(fit.way, fit.part, fit.held)
+
+    def _taken(self, fit: Fit) -> Any:
+        return self.ahead.pop(fit.key, None) if self.ahead else None
+
     def tried(self, part: Indices, ways: Iterable[Way]) -> Found:
         """Every setting of every combination on some images: which were predicted correctly when left out."""
         found: Found = {}
@@ -95,6 +124,8 @@ class FeatureSearch:
 
     def tried_once(self, part: Indices, way: Way) -> Found:
         """Every setting of one combination."""
+        if (known := self._taken(Fit(way, part))) is not None:
+            return Found(known)
         (where, head, augment), found = way, Found()
         codes, clusters = self.codes[part], self.cluster_codes(part)
         groups = None if self.groups is None else self.groups[part]
@@ -118,6 +149,8 @@ class FeatureSearch:
 
     def evaluated(self, way: Way, train: Indices, held: Indices) -> Hits:
         """Fit as the command line would, and evaluate on images that the search did not use."""
+        if (known := self._taken(Fit(way, train, held))) is not None:
+            return np.asarray(known)
         where, head, augment = way
         rows, images = self.rows(where, augment, train)
         clusters = self.cluster_codes(train)
