@@ -13,9 +13,9 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
-from shard_files import all_kinds, image_folder
 
 from headstart.data import load
+from shard_files import all_kinds, image_folder
 
 pytest.importorskip("gcsfs", reason="needs headstart[buckets]")
 pytest.importorskip("pyarrow", reason="needs headstart[tables]")
