@@ -214,7 +214,9 @@ def test_one_photo_gives_the_same_pixels_everywhere(tmp_path: Path) -> None:
     for name, store in stores.items():
         got = np.stack([store.prepared(place, spec) for place in range(len(store))])
         assert np.array_equal(got, expected), name
-    from_files = np.stack([pixels for _, pixels in predicted(map(str, paths), spec)])
+    from_files = np.stack(
+        [pixels for _, pixels in predicted([(str(path), path.read_bytes) for path in paths], spec)]
+    )
     assert np.array_equal(from_files, expected)
     uploads = np.stack([uploaded(path.read_bytes(), "x", spec) for path in paths])
     assert np.array_equal(uploads, expected)

@@ -175,6 +175,10 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Begun, threading.Eve
     turns._BUDGET.reset()
 
 
+def readers(folder: Path) -> list[tuple[str, Callable[[], bytes]]]:
+    return [(str(path), path.read_bytes) for path in paths(folder)]
+
+
 def paths(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.png"))
 
@@ -193,7 +197,7 @@ def prepare_files(folder: Path) -> object:
 PLACES: dict[str, Callable[[Path], object]] = {
     "a folder is read": read_folder,
     "images are prepared": prepare_files,
-    "files are predicted": lambda folder: list(_prepared(map(str, paths(folder)), SPEC)),
+    "files are predicted": lambda folder: list(_prepared(readers(folder), SPEC)),
     "a dataset is examined": lambda folder: examine(read_unchecked(folder)),
     "learned images are recorded": lambda folder: record([("learned", FileImages(paths(folder)))]),
 }
@@ -243,7 +247,7 @@ def test_the_turn_covers_resizing(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("headstart.data.images.fit.fit_images", noted)
     prepare_files(folder)
-    list(_prepared(map(str, paths(folder)), SPEC))
+    list(_prepared(readers(folder), SPEC))
     limit = turns._BUDGET._limit_px
     assert len(free) == 2 * N_IMAGES and all(one <= limit - SIDE**2 for one in free)
     assert turns._BUDGET._free_px == limit

@@ -49,7 +49,7 @@ def test_an_older_model_decodes_at_full_size_everywhere(tmp_path: Path, photo: P
     whole = fit_image(decode(photo), spec)
     assert spec.version == 1 and model.source().input.version == 1, "and passes its version on"
     assert not np.array_equal(fit_bytes(photo.read_bytes(), "x", WIDE), whole)
-    assert np.array_equal(next(predicted([str(photo)], spec))[1], whole)
+    assert np.array_equal(next(predicted([(str(photo), photo.read_bytes)], spec))[1], whole)
     assert np.array_equal(uploaded(photo.read_bytes(), "x", spec), whole)
     expected = model.predict_prepared([whole[None]]).probabilities
     for given in (photo, photo.read_bytes(), [str(photo)]):

@@ -207,7 +207,7 @@ def test_files_of_others_are_left_alone(cache: FolderCache) -> None:
 
 def test_null_cache_has_the_same_methods_and_stores_nothing() -> None:
     methods = [name for name in vars(Cache) if not name.startswith("_")]
-    assert methods == ["get", "draft"]
+    assert methods == ["get", "draft", "discard"]
     for name in methods:
         signatures = [inspect.signature(getattr(kind, name)) for kind in (Cache, NullCache, FolderCache)]
         assert signatures[0] == signatures[1] == signatures[2]

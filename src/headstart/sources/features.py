@@ -164,7 +164,8 @@ def _parts(
 
 def _preparation(dataset: Dataset, source: Source) -> dict[str, int]:
     """The version of the preparation, which decides on the pixels of files only; the first one had no entry."""
-    is_first = source.input.version == 1 or dataset.images.pixels is not None
+    # images of one shape are in memory; to ask for their pixels might decode them
+    is_first = source.input.version == 1 or dataset.images.image_shape is not None
     return {} if is_first else {"preparation": source.input.version}
 
 

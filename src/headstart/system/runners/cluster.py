@@ -133,6 +133,7 @@ class _Actor:
     ready: Any
     job: Any = None
     started: Any = None
+    alone: bool = False
     busy: dict[Any, tuple[int, Any]] = field(default_factory=dict)  # reference of a result: number and task
 
 
@@ -158,7 +159,12 @@ class _Map:
         actors = self.runner.actors(self.threads, self._wanted())
         for room in range(_QUEUED):
             for actor in actors:
-                if actor.ready is None and len(actor.busy) <= room and (task := self._next(len(actors))):
+                if actor.ready is not None or len(actor.busy) > room or (actor.busy and actor.alone):
+                    continue
+                if self.again:  # alone, so that a task that ends its worker is known
+                    if not actor.busy:
+                        self._send(actor, self.again.popleft(), alone=True)
+                elif (task := self._next(len(actors))) is not None:
                     self._send(actor, task)
 
     def _wanted(self) -> int:
@@ -168,8 +174,6 @@ class _Map:
         return self.runner.n_workers
 
     def _next(self, n_actors: int) -> tuple[int, Any] | None:
-        if self.again:
-            return self.again.popleft()
         oldest = min(self.lowest, default=0)
         if self.exhausted or (self.lowest and max(self.lowest) - oldest >= _EARLY * n_actors):
             return None
@@ -180,7 +184,8 @@ class _Map:
             self.out += 1
         return found
 
-    def _send(self, actor: _Actor, task: tuple[int, Any]) -> None:
+    def _send(self, actor: _Actor, task: tuple[int, Any], *, alone: bool = False) -> None:
+        actor.alone = alone
         if actor.job is not self.start:
             actor.started = actor.handle.start.remote(self.start)
             actor.job = self.start
@@ -249,23 +254,38 @@ class _Map:
             self._get(actor.started)  # raises why
             raise
         except _Lost as lost:
-            for known, again in actor.busy.values():
-                # what waited behind it was not the cause
-                self.tries[known] = self.tries.get(known, 0) + (known == number)
-                self.again.append((known, again))
-            actor.busy.clear()
-            self.runner.dropped(self.threads, actor)
-            if self.tries[number] >= _TRIES:
-                raise RunnerError(
-                    f"task {number + 1} ended its worker {_TRIES} times ({lost}), expected workers to survive; "
-                    "look at the memory of the machines, or run it with --runner local"
-                ) from lost
-            self.runner.remark(f"A worker of the cluster was lost ({lost}): its tasks are done again.")
+            yield from self._lost(actor, lost)
             return
         del actor.busy[reference]
+        yield self._counted(number, result)
+
+    def _counted(self, number: int, result: Any) -> tuple[int, Any]:
         self.out -= 1
         self.lowest.discard(number)
-        yield number, result
+        return number, result
+
+    def _lost(self, actor: _Actor, lost: _Lost) -> Iterator[tuple[int, Any]]:
+        """What a lost worker had finished; the rest is done again, each alone, since any of them may be the cause."""
+        undone = []
+        for reference, (number, task) in actor.busy.items():
+            try:
+                yield self._counted(number, self._get(reference))
+            except _Lost:
+                undone.append((number, task))
+        actor.busy.clear()
+        self.again.extend(undone)
+        self.runner.dropped(self.threads, actor)
+        if not undone:
+            return
+        number = undone[0][0]
+        if len(undone) == 1:
+            self.tries[number] = self.tries.get(number, 0) + 1
+        if self.tries.get(number, 0) >= _TRIES:
+            raise RunnerError(
+                f"task {number + 1} ended its worker {_TRIES} times ({lost}), expected workers to survive; look at "
+                "the memory of the machines, or run it with --runner local"
+            ) from lost
+        self.runner.remark(f"A worker of the cluster was lost ({lost}): its tasks are done again.")
 
     def _get(self, reference: Any) -> Any:
         """The value; errors of ours as they were raised, `_Lost` where the worker or its machine is gone."""
@@ -308,8 +328,7 @@ class _Lost(Exception):
     def __init__(self, error: BaseException) -> None:
         self.details = str(error)
         kinds = {"OutOfMemoryError": "it ran out of memory", "NodeDiedError": "its machine is gone"}
-        is_alone = "node" in self.details.lower() and "died" in self.details.lower()
-        other = "its machine is gone" if is_alone else "its process ended"
+        other = "its machine is gone" if "its node has died" in self.details else "its process ended"
         super().__init__(kinds.get(type(error).__name__, other))
 
 
