@@ -97,11 +97,11 @@ def test_seeds_give_the_same_on_a_cluster_in_processes_and_in_another_order(
     request = replace(
         SMALL, engine=engine, device="cpu", augment="shear=0.1" if engine == "scratch" else None
     )
-    found = [
-        shown(trained(some, tmp_path / name, runner, request))
-        for name, runner in (("processes", LOCAL), ("ray", ray), ("backwards", Backwards()))
-    ]
-    assert found[0] == found[1] == found[2]
+    ways = [("processes", LOCAL), ("ray", ray), ("backwards", Backwards())]
+    if engine == "torch":  # which takes longer, and whose seeds come in the same order
+        del ways[2]
+    found = [shown(trained(some, tmp_path / name, runner, request)) for name, runner in ways]
+    assert all(one == found[0] for one in found)
     assert len({row.accuracy.value for row in found[0][0]}) > 2  # seeds differ
 
 

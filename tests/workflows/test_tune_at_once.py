@@ -103,11 +103,11 @@ def test_trials_are_the_same_on_a_cluster_in_processes_and_in_another_order(
 ) -> None:
     pytest.importorskip("torch")
     n_trials = 14 if engine == "scratch" else 4
-    found = [
-        tuned(n_trials, name, engine=engine, runner=runner)
-        for name, runner in (("processes", LOCAL), ("ray", ray), ("backwards", Backwards()))
-    ]
-    assert timeless(found[0]) == timeless(found[1]) == timeless(found[2])
+    ways = [("processes", LOCAL), ("ray", ray), ("backwards", Backwards())]
+    if engine == "torch":  # which takes longer, and whose trials come in the same order
+        del ways[2]
+    found = [tuned(n_trials, name, engine=engine, runner=runner) for name, runner in ways]
+    assert all(timeless(one) == timeless(found[0]) for one in found)
     assert len({one.regime for one in found[0].trials}) == n_trials
     if engine == "scratch":
         assert found[0].n_pruned and found[0].factors  # they would show other trials
