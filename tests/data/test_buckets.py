@@ -25,7 +25,7 @@ from headstart.sources.features import extract
 from headstart.sources.registry import open_source
 from shard_files import CLASSES, all_kinds, image_folder, image_table, parquet_of, samples, tar_of
 
-moto = pytest.importorskip("moto.server", reason="needs moto[s3,server]")
+moto = pytest.importorskip("moto.server", reason="needs moto[s3], flask and flask-cors")
 s3fs = pytest.importorskip("s3fs", reason="needs headstart[buckets]")
 pytest.importorskip("pyarrow", reason="needs headstart[tables]")
 

@@ -89,17 +89,11 @@ def shown(found: Trained) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["torch", "scratch"])
 def test_seeds_give_the_same_on_a_cluster_in_processes_and_in_another_order(
-    some: Dataset, ray: Runner, tmp_path: Path, engine: str
+    some: Dataset, ray: Runner, tmp_path: Path
 ) -> None:
-    pytest.importorskip("torch")
-    request = replace(
-        SMALL, engine=engine, device="cpu", augment="shear=0.1" if engine == "scratch" else None
-    )
+    request = replace(SMALL, engine="scratch", augment="shear=0.1")  # torch: see the trials of tune
     ways = [("processes", LOCAL), ("ray", ray), ("backwards", Backwards())]
-    if engine == "torch":  # which takes longer, and whose seeds come in the same order
-        del ways[2]
     found = [shown(trained(some, tmp_path / name, runner, request)) for name, runner in ways]
     assert all(one == found[0] for one in found)
     assert len({row.accuracy.value for row in found[0][0]}) > 2  # seeds differ

@@ -319,7 +319,7 @@ class _Map:
             )
         if waited > 2 * _LOOK_S and not self.said:
             self.said = True
-            self.runner.remark("Waiting for free cores on the cluster.")
+            self.runner.remark("Waiting for workers to start on the cluster.")
 
 
 class _Lost(Exception):
