@@ -24,6 +24,26 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONG = (
+    *(
+        "test_the_demo_",
+        "test_seeds_give_the_same_",
+        "test_trials_are_the_same_",
+        "test_memory_does_not_grow_",
+    ),
+    *(
+        "test_run_the_first_recipe_whole",
+        "test_no_photo_of_the_test_set_",
+        "test_every_command_on_bundled_data_",
+    ),
+)
+"""Tests of 15 seconds and more: they begin first, so that no process waits for one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.name.startswith(LONG))
+
+
 @pytest.fixture(scope="session")
 def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """New names in a folder of their own: mktemp looks through the folders of all tests before, each time."""
