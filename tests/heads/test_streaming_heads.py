@@ -434,9 +434,12 @@ def test_novelty_of_many_rows_is_from_a_sample(monkeypatch: pytest.MonkeyPatch) 
 PROGRAM = """
 import sys
 import numpy as np
-from headstart.heads import row_blocks
+from headstart.heads import linear, row_blocks
 from headstart.heads.registry import make_head
+from headstart.system import mapped
 row_blocks.LARGE_VALUES = int(sys.argv[2])
+# the samples and the pages that are kept would else grow up to 131,072 rows
+linear._SAMPLE_VALUES, mapped._KEPT_BYTES = 2**20, 2**22
 rows = np.load(sys.argv[1], mmap_mode="r")
 names = np.array(["ant", "bee", "cat"])[np.arange(len(rows)) % 3]
 def kib(): return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1])
