@@ -11,7 +11,7 @@ from typing import NoReturn
 from headstart.data.names import shown, split_name
 from headstart.errors import DataError
 
-__all__ = ["Cells", "Table", "column_roles", "picked"]
+__all__ = ["Cells", "Table", "column_roles", "picked", "plain_names"]
 
 Cells = Mapping[str, Sequence[str]]
 """Cells by column, column names in lower case."""
@@ -308,3 +308,15 @@ def _name_splits(cells: Sequence[str]) -> bool:
 
 def _short(text: str, most: int = 40) -> str:
     return repr(text if len(text) <= most else text[:most] + "...")
+
+
+def plain_names(address: str, names: Sequence[str]) -> list[str]:
+    """Names of columns in lower case; DataError if two are equal."""
+    plain = [name.strip().lower() for name in names]
+    twice = sorted({name for name in plain if plain.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"table {address!r} has the column {shown(twice)} more than once, expected each name once; "
+            "rename or drop the others"
+        )
+    return plain

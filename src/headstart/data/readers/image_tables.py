@@ -15,12 +15,12 @@ from headstart.data.contents.addresses import is_remote
 from headstart.data.contents.cells import TableCells, open_column
 from headstart.data.contents.tables import TableFile, holds_images, open_table, readable
 from headstart.data.names import shown
-from headstart.data.readers.columns import column_roles, picked
+from headstart.data.readers.columns import column_roles, picked, plain_names
 from headstart.data.readers.files import Labels, Listing, Skipped
 from headstart.data.readers.shards import Shard
 from headstart.errors import DataError
 
-__all__ = ["class_names", "image_column", "is_plain", "plain_names", "table_listing", "text_of"]
+__all__ = ["class_names", "image_column", "is_plain", "table_listing", "text_of"]
 
 _IMAGES = ("image", "img", "images", "photo", "jpg", "png", "picture")
 _INFO = "dataset_info.json"
@@ -187,18 +187,6 @@ def _label_column(name: str, columns: Sequence[str], coded: Sequence[str]) -> st
     """The column of labels by its name, else the only one with names of classes; None if `picked` must find it."""
     label = column_roles(f"dataset {name!r}", columns).get("label")
     return label or (coded[0] if len(coded) == 1 else None)
-
-
-def plain_names(address: str, names: Sequence[str]) -> list[str]:
-    """Names of columns in lower case; DataError if two are equal."""
-    plain = [name.strip().lower() for name in names]
-    twice = sorted({name for name in plain if plain.count(name) > 1})
-    if twice:
-        raise DataError(
-            f"table {address!r} has the column {shown(twice)} more than once, expected each name once; "
-            "rename or drop the others"
-        )
-    return plain
 
 
 def is_plain(kind: Any) -> bool:

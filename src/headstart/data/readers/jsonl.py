@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.data.names import shown
+from headstart.data.readers.columns import plain_names
 from headstart.data.readers.text import encoding_of
 from headstart.errors import BrokenDataError, DataError
 
@@ -120,13 +121,7 @@ def _columns(table: Path, rows: Sequence[Any]) -> dict[str, list[str]]:
                 "label; write one object for each image"
             )
     names = list(dict.fromkeys(name for row in rows for name in row))
-    plain = [name.strip().lower() for name in names]
-    twice = sorted({name for name in plain if plain.count(name) > 1})
-    if twice:
-        raise DataError(
-            f"table {str(table)!r} has the column {shown(twice)} more than once, expected each name once; "
-            "rename or drop the others"
-        )
+    plain = plain_names(str(table), names)
     return {one: [_cell(row.get(name)) for row in rows] for one, name in zip(plain, names, strict=True)}
 
 

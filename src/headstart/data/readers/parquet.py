@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from headstart.data.contents.tables import holds_images, open_table, readable
-from headstart.data.readers.image_tables import class_names, image_column, plain_names, text_of
+from headstart.data.readers.columns import plain_names
+from headstart.data.readers.image_tables import class_names, image_column, text_of
 from headstart.errors import DataError
 
 __all__ = ["parquet_columns"]
