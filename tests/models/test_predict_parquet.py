@@ -26,6 +26,7 @@ from headstart.models.predict_parquet import predict_to_parquet
 from headstart.records import TrainSettings
 from headstart.strategies.scratch import learn_network
 from headstart.system.runners import ProcessRunner
+from ray_cluster import ray_cluster
 from shard_files import cells, in_parts, parquet_of, tar_of
 
 pa = pytest.importorskip("pyarrow", reason="needs headstart[tables]")
@@ -252,12 +253,8 @@ def test_the_command(model: str, photos: Path, tmp_path: Path, run: Run) -> None
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
-    pytest.importorskip("ray", reason="needs ray")
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    yield made
-    made.shutdown()
+    with ray_cluster(2) as made:
+        yield made
 
 
 @pytest.mark.slow

@@ -28,17 +28,13 @@ from headstart.sources.features import AugmentedCopy, Extraction, extract, extra
 from headstart.sources.registry import open_source
 from headstart.system.cache import FolderCache
 from headstart.system.runners import Runner, runner_named
+from ray_cluster import ray_cluster
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    pytest.importorskip("ray", reason="needs ray")
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    made.add_node(num_cpus=1)
-    yield made
-    made.shutdown()
+    with ray_cluster(1, 1) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from headstart.system.runners.local import _ONE_THREAD
 from headstart.workflows.comparison.controls import majority
 from headstart.workflows.comparison.protocol import Protocol
 from headstart.workflows.comparison.table import run_table
+from ray_cluster import ray_cluster
 
 KINDS = ("local", "processes", "ray")
 
@@ -32,13 +33,8 @@ KINDS = ("local", "processes", "ray")
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A cluster of two machines with a core each, which are processes here."""
-    pytest.importorskip("ray", reason="needs ray")
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    made.add_node(num_cpus=1)
-    yield made
-    made.shutdown()
+    with ray_cluster(1, 1) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

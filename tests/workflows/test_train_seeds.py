@@ -23,6 +23,7 @@ from headstart.workflows.train import Trained, run_training
 from headstart.workflows.train import run as trainings
 from headstart.workflows.train import seeds as module
 from headstart.workflows.train.request import TrainingFiles, TrainingRequest, log_of
+from ray_cluster import ray_cluster
 
 SMALL = TrainingRequest("mlp", "scratch", settings={"epochs": 2})
 
@@ -30,14 +31,8 @@ SMALL = TrainingRequest("mlp", "scratch", settings={"epochs": 2})
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Runner]:
     """A cluster of two machines with a core each, which are processes here."""
-    pytest.importorskip("ray", reason="needs ray")
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    made.add_node(num_cpus=1)
-    with runner_named(f"ray:{made.address}") as runner:
+    with ray_cluster(1, 1) as made, runner_named(f"ray:{made.address}") as runner:
         yield runner
-    made.shutdown()
 
 
 @pytest.fixture(scope="module")

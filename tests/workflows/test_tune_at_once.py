@@ -28,6 +28,7 @@ from headstart.workflows.tune.request import Search
 from headstart.workflows.tune.run import run_tuning
 from headstart.workflows.tune.setup import make_setup
 from headstart.workflows.tune.training import TrainingTuning, tune_training
+from ray_cluster import ray_cluster
 
 optuna = pytest.importorskip("optuna")
 
@@ -35,14 +36,8 @@ optuna = pytest.importorskip("optuna")
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Runner]:
     """A cluster of two machines with a core each, which are processes here."""
-    pytest.importorskip("ray", reason="needs ray")
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    made.add_node(num_cpus=1)
-    with runner_named(f"ray:{made.address}") as runner:
+    with ray_cluster(1, 1) as made, runner_named(f"ray:{made.address}") as runner:
         yield runner
-    made.shutdown()
 
 
 @pytest.fixture(autouse=True)
