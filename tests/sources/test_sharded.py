@@ -168,8 +168,10 @@ def test_a_driver_that_is_killed_goes_on_and_only_what_was_in_flight_is_computed
     kept = FolderCache(home / "cache")
     found = extract(data, source, options=Extraction(kept))
     assert np.array_equal(found, extract(data, source))
-    times = [len(one.read_text().splitlines()) for one in home.iterdir() if one.name.isdigit()]
-    assert len(times) >= 14 and set(times) <= {1, 2}
+    computed = {int(one.name): one.read_text().splitlines() for one in home.iterdir() if one.name.isdigit()}
+    assert sorted(computed) == list(range(0, 1797, 128))  # the second run has the shards of the first
+    times = [len(lines) for lines in computed.values()]
+    assert set(times) <= {1, 2}
     assert sum(one == 2 for one in times) <= 4  # two workers: one that each computes, one that was on its way
 
 
@@ -204,3 +206,35 @@ def test_python_works_on_a_cluster_within_a_block(
         again = hs.transfer("drawings", "digits:0-3", seed=1)
     assert seen and model.graph == plain.graph == again.graph
     assert again.manifest.scores == plain.manifest.scores
+
+
+class OutOfOrder:
+    """A runner that gives the last results first, and stops after some."""
+
+    name, remote, n_workers = "out of order", True, 2
+
+    def __init__(self, most: int | None = None) -> None:
+        self.most, self.done = most, 0
+
+    def map(self, start: Any, tasks: Any, *, threads: int = 1) -> Iterator[tuple[int, Any]]:
+        work = start()
+        for number, task in reversed(list(enumerate(tasks))):
+            if self.done == self.most:
+                raise KeyboardInterrupt
+            self.done += 1
+            yield number, work(task)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("most", [1, 5, 14])
+def test_shards_that_came_early_are_not_computed_again(most: int, tmp_path: Path) -> None:
+    data, cache = load("digits"), FolderCache(tmp_path)
+    source, first, second = open_source("drawings", data), OutOfOrder(most), OutOfOrder()
+    with pytest.raises(KeyboardInterrupt):
+        extract(data, source, options=Extraction(cache, runner=first))
+    found = extract(data, source, options=Extraction(cache, runner=second))
+    assert (first.done, second.done) == (most, 15 - most)
+    assert np.array_equal(found, extract(data, source))
+    assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]  # and none of them is left

@@ -5,8 +5,10 @@ Results are those of one process to the bit: shards are made of the same batches
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -111,68 +113,72 @@ def shard_rows(
     interrupted run loses only what its workers were computing.
     """
     todo = _shards(len(dataset), first, runner.n_workers)
-    waiting = _Waiting(store, parts)
+    waiting = _Waiting(store, parts, todo)
     missing = [shard for shard in todo if not waiting.has(shard)]
     tasks = ((shard[0], dataset.images.subset(np.arange(*shard))) for shard in missing)
     said, done = throttled(progress), len(dataset) - sum(end - begin for begin, end in missing)
-    following = iter(todo)
-    awaited = next(following, None)
-    for number, rows in runner.map(recipe, tasks):
+    results = runner.map(recipe, tasks)
+    yield from waiting.in_turn()  # what an interrupted run has left
+    for number, rows in results:
         done += len(rows[0])
         said(task, done, len(dataset))
-        if missing[number] != awaited:
-            waiting.add(missing[number], rows)
-            continue
-        yield rows
-        awaited = next(following, None)
-        while awaited is not None and (early := waiting.take(awaited)) is not None:
-            yield early
-            awaited = next(following, None)
-    while awaited is not None:  # an interrupted run had computed all that was left
-        early = waiting.take(awaited)
-        assert early is not None, f"images {awaited} were computed"
-        yield early
-        awaited = next(following, None)
+        waiting.add(missing[number], rows)
+        yield from waiting.in_turn()
 
 
 def _shards(n_images: int, first: int, n_workers: int) -> list[tuple[int, int]]:
-    """First image of each shard and the one after its last: whole batches, but for the last shard."""
-    wanted = -(-(n_images - first) // (_SHARDS * n_workers))
+    """First image of each shard and the one after its last: whole batches, but for the last shard.
+
+    They end at the same images wherever the first one begins, so that a run finds those of an interrupted one.
+    """
+    wanted = -(-n_images // (_SHARDS * n_workers))
     size = min(_LARGEST, READ * max(1, -(-wanted // READ)))
-    return [(begin, min(begin + size, n_images)) for begin in range(first, n_images, size)]
+    ends = [*range(first - first % size + size, n_images, size), n_images]
+    return list(pairwise([first, *ends]))
 
 
 class _Waiting:
-    """Shards whose turn has not come: in the cache, or in memory where nothing is kept."""
+    """Shards whose turn has not come: those computed before an earlier one lie in the cache, if there is one."""
 
-    def __init__(self, store: Cache, parts: Sequence[Mapping[str, Any]]) -> None:
-        self._store, self._parts = store, parts
-        self._memory: dict[tuple[int, int], Rows] = {}
+    def __init__(
+        self, store: Cache, parts: Sequence[Mapping[str, Any]], todo: Sequence[tuple[int, int]]
+    ) -> None:
+        self._store, self._parts, self._todo = store, parts, deque(todo)
+        self._next: Rows | None = None
+        self._early: dict[tuple[int, int], Rows] = {}
 
     def _keys(self, shard: tuple[int, int]) -> list[dict[str, Any]]:
         return [{**one, "rows": list(shard)} for one in self._parts]
 
     def has(self, shard: tuple[int, int]) -> bool:
         """Whether an interrupted run left this shard."""
-        return all(self._store.get(one) is not None for one in self._keys(shard))
+        found = [rows for key in self._keys(shard) if (rows := self._store.get(key)) is not None]
+        if len(found) == len(self._parts):
+            self._early[shard] = tuple(found)
+        return shard in self._early
 
     def add(self, shard: tuple[int, int], rows: Rows) -> None:
-        """Keep a shard."""
+        """Keep a shard until its turn."""
+        if shard == self._todo[0]:
+            self._next = rows
+            return
+        kept = []
         for key, values in zip(self._keys(shard), rows, strict=True):
             draft = self._store.draft(key, (values.shape[0], values.shape[1]))
             draft.write(0, values)
-            draft.finish()
-        if not self.has(shard):  # there is no cache
-            self._memory[shard] = tuple(values.copy() for values in rows)
+            kept.append(draft.finish())  # memory-mapped
+        self._early[shard] = tuple(kept)
 
-    def take(self, shard: tuple[int, int]) -> Rows | None:
-        """A shard, which is not kept any longer; None if it is not here."""
-        if shard in self._memory:
-            return self._memory.pop(shard)
-        found = [self._store.get(one) for one in self._keys(shard)]
-        if any(one is None for one in found):
-            return None
-        rows = tuple(np.array(one) for one in found)
-        for key in self._keys(shard):
-            self._store.discard(key)
-        return rows
+    def in_turn(self) -> Iterator[Rows]:
+        """The shards that follow the last one, as far as they are here; they are not kept any longer."""
+        while self._todo:
+            if self._next is not None:
+                yield self._next
+                self._next = None
+            elif (early := self._early.pop(self._todo[0], None)) is not None:
+                yield tuple(np.array(one) for one in early)
+                for key in self._keys(self._todo[0]):
+                    self._store.discard(key)
+            else:
+                return
+            self._todo.popleft()
