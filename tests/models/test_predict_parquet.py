@@ -113,6 +113,17 @@ def test_shards_give_the_same_rows_under_their_own_names(model: str, photos: Pat
         assert len(some) == N_IMAGES
 
 
+def test_a_file_with_the_signs_of_a_pattern_in_its_name_is_that_file(
+    model: str, photos: Path, tmp_path: Path
+) -> None:
+    data = (photos / "0000.png").read_bytes()
+    for name in ("a[1].tar", "a1.tar"):
+        tar_of(tmp_path / name, [(f"{name}.png", data), ("x.cls", b"0"), ("about.pdf", b"x")])
+    done = predict_to_parquet(ask(model, tmp_path / "a[1].tar"), tmp_path / "out.parquet")
+    assert [one["path"] for one in rows(tmp_path / "out.parquet")] == ["a[1].tar:a[1].tar.png"]
+    assert done.others.n_files == 1 and done.others.first.endswith("about.pdf")  # labels are no such files
+
+
 def test_a_row_without_an_image_is_a_row_with_the_reason(model: str, photos: Path, tmp_path: Path) -> None:
     data = (photos / "0000.png").read_bytes()
     parquet.write_table(pa.table({"image": pa.array([data, None, data])}), tmp_path / "in.parquet")

@@ -26,6 +26,7 @@ from headstart.data.readers.image_files import OtherFiles, find_images
 from headstart.data.readers.image_tables import image_column
 from headstart.data.readers.sharded import is_sharded, without_file_protocol
 from headstart.data.readers.shards import SHARDS, listed, shards_in
+from headstart.data.readers.webdataset import is_label
 from headstart.errors import DataError, MissingDataError
 
 __all__ = ["image_parts"]
@@ -61,8 +62,11 @@ def _shards_of(pattern: str) -> list[str] | None:
     hub = hub_name(pattern)
     if hub is not None:
         return hub_files(*hub)
-    if pattern.lower().endswith(SHARDS) and (is_sharded(pattern) or os.path.isfile(pattern)):
-        return listed(pattern)
+    if pattern.lower().endswith(SHARDS):
+        if os.path.isfile(pattern):
+            return [pattern]
+        if is_sharded(pattern):
+            return listed(pattern)
     if not is_remote(pattern):
         return (shards_in(Path(pattern))[0] or None) if os.path.isdir(pattern) else None
     forget()
@@ -109,8 +113,8 @@ def _members(address: str, others: OtherFiles, size: int) -> Iterator[Contents]:
     part = TarMembers([address], [posixpath.basename(address)])
     for member in tar_members(address):
         if member.reason or not _is_image(member.name):
-            if member.reason:
-                others.note(f"{address}:{member.name}", member.reason)
+            if member.reason or not is_label(member.name):
+                others.note(f"{address}:{member.name}", member.reason or "it is no image by its name")
             continue
         part.add(0, member)
         if len(part) == size:

@@ -27,7 +27,7 @@ from headstart.data.readers.files import Labels, Listing, Skipped, is_system
 from headstart.data.readers.shards import Shard
 from headstart.errors import BrokenDataError, DataError
 
-__all__ = ["CLASS_FILES", "is_webdataset", "webdataset_listing"]
+__all__ = ["CLASS_FILES", "is_label", "is_webdataset", "webdataset_listing"]
 
 _SAMPLE = re.compile(r"((?:.*/)?[^/.]*[^/]*?)\.([^/]*)", re.DOTALL)
 _LABELS = ("cls", "class", "label", "json")
@@ -106,6 +106,15 @@ def _grouped(members: Iterator[Member] | Sequence[Member]) -> Iterator[tuple[str
 def _key(name: str) -> str:
     folder, base = posixpath.split(name)
     return posixpath.join(folder, base.partition(".")[0])
+
+
+def is_label(name: str) -> bool:
+    """Whether a member has the name of a file of labels, next to an image of the same name.
+
+    >>> is_label("cat/001.cls"), is_label("cat/001.jpg")
+    (True, False)
+    """
+    return _ending(name) in _LABELS
 
 
 def _ending(name: str) -> str:
