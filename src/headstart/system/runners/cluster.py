@@ -278,7 +278,7 @@ class _Map:
         if not undone:
             return
         number = undone[0][0]
-        if len(undone) == 1:
+        if len(undone) == 1 and not lost.with_machine:  # machines are interrupted, whatever they do
             self.tries[number] = self.tries.get(number, 0) + 1
         if self.tries.get(number, 0) >= _TRIES:
             raise RunnerError(
@@ -326,10 +326,10 @@ class _Lost(Exception):
     """A worker or its machine is gone; the text is a few words, ``details`` are those of Ray."""
 
     def __init__(self, error: BaseException) -> None:
-        self.details = str(error)
-        kinds = {"OutOfMemoryError": "it ran out of memory", "NodeDiedError": "its machine is gone"}
-        other = "its machine is gone" if "its node has died" in self.details else "its process ended"
-        super().__init__(kinds.get(type(error).__name__, other))
+        self.details, kind = str(error), type(error).__name__
+        self.with_machine = kind == "NodeDiedError" or "its node has died" in self.details
+        alone = "it ran out of memory" if kind == "OutOfMemoryError" else "its process ended"
+        super().__init__("its machine is gone" if self.with_machine else alone)
 
 
 def _refuse_other_versions(ours: Mapping[str, str], theirs: Mapping[str, str]) -> None:
