@@ -1,13 +1,15 @@
 """Where the time of ``headstart transfer`` goes: seconds of each part, on photos made from real ones.
 
 The parts are timed in the process of the command, each without the parts inside it; what one file costs is measured
-apart, file by file in one thread. On a quiet machine, for 20,000 photos:
+apart, file by file in one thread. Several numbers of photos show how time and memory grow. On a quiet machine:
 
     python benchmarks/parts.py --data DATA --photos 20000 --repeats 3
+    python benchmarks/parts.py --data DATA --photos 10000 30000 100000 --width 256 --height 192 --repeats 1
 """
 
 from __future__ import annotations
 
+import argparse
 import functools
 import hashlib
 import json
@@ -76,7 +78,7 @@ def timed(clock: Clock, name: str, function: Callable[..., Any]) -> Callable[...
     return inner
 
 
-def child(photos: str, output: str) -> None:
+def child(photos: str, output: str, precision: str) -> None:
     """Run the command in this process, and print the seconds of its parts."""
     clock = Clock()
     from headstart.interfaces.cli.main import main as command
@@ -84,7 +86,7 @@ def child(photos: str, output: str) -> None:
     for name, (module, attribute) in PARTS.items():
         owner = import_module(module)
         setattr(owner, attribute, timed(clock, name, getattr(owner, attribute)))
-    sys.argv = ["headstart", "transfer", "photos", photos, "-o", output, "--json"]
+    sys.argv = ["headstart", "transfer", "photos", photos, "-o", output, "--json", "--precision", precision]
     stdout, sys.stdout = sys.stdout, open(os.devnull, "w")  # until the process ends
     try:
         command()
@@ -130,34 +132,42 @@ def whole(spec: Any) -> Any:
     return replace(spec, version=1)
 
 
+def measured(home: Path, args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Medians and ranges over the repeats of the command on a folder of photos."""
+    found: dict[str, list[float]] = defaultdict(list)
+    files = sorted(home.rglob("*.jpg"))
+    for _ in range(args.repeats):
+        with tempfile.TemporaryDirectory() as place:
+            command = [sys.executable, __file__, "--child", str(home), f"{place}/model", args.precision]
+            one = run(command, HEADSTART_CACHE=f"{place}/cache")
+        for part, seconds in one["seconds"].items():
+            found[f"{part}, s"].append(seconds)
+        found["whole process, s"].append(one["wall_s"])
+        found["peak memory, MiB"].append(one["peak_mib"])
+        for part, ms in one_by_one(files[:: max(1, len(files) // 40)]).items():
+            found[part].append(ms)
+    return {name: spread(values) for name, values in found.items()}
+
+
 def main() -> None:
     arguments = parser()
-    arguments.add_argument("--photos", type=int, default=1_000)
+    arguments.add_argument("--photos", type=int, nargs="+", default=[1_000])
     arguments.add_argument("--width", type=int, default=500)
     arguments.add_argument("--height", type=int, default=375)
+    arguments.add_argument("--precision", choices=("fp32", "int8"), default="fp32")
     args = arguments.parse_args()
     about = facts("headstart", "numpy", "pillow", "openvino")
-    found: dict[str, list[float]] = defaultdict(list)
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder) / "photos"
-        size = (args.width, args.height)
-        n_bytes = make_photos(Path(args.data) / "hymenoptera", home, args.photos, size)
-        files = sorted(home.rglob("*.jpg"))
-        for name in range(args.repeats):
-            place = Path(folder) / str(name)
-            command = [sys.executable, __file__, "--child", str(home), str(place / "model")]
-            one = run(command, HEADSTART_CACHE=str(place / "cache"))
-            for part, seconds in one["seconds"].items():
-                found[f"{part}, s"].append(seconds)
-            found["whole process, s"].append(one["wall_s"])
-            found["peak memory, MiB"].append(one["peak_mib"])
-            for part, ms in one_by_one(files[:: max(1, len(files) // 40)]).items():
-                found[part].append(ms)
-    table = {"transfer": {name: spread(values) for name, values in found.items()}}
+    size, table, megabytes = (args.width, args.height), {}, []
+    for n_photos in args.photos:
+        with tempfile.TemporaryDirectory() as folder:
+            n_bytes = make_photos(Path(args.data) / "hymenoptera", Path(folder), n_photos, size)
+            megabytes.append(round(n_bytes / 1e6))
+            table[f"{n_photos} photos"] = measured(Path(folder), args)
     photos = {
         "photos": args.photos,
         "size_px": f"{args.width} x {args.height}",
-        "megabytes": round(n_bytes / 1e6),
+        "megabytes": megabytes,
+        "precision": args.precision,
     }
     told({**about, **photos}, table)
 

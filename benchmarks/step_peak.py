@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from headstart.networks.specs import architecture, layer_shapes
 from headstart.records import InputSpec, NetworkSpec, TrainSettings
 
 SIDE, BATCH = 2_048, 128
+PAUSE_S = 0.5
 STEPS = {"cnn": 20, "mlp": 60, "best": 3}
 
 
@@ -48,7 +49,13 @@ def operations(spec: NetworkSpec) -> float:
 
 
 def seconds(work: Callable[[], Any], times: int) -> float:
-    """Seconds of one call, the mean of some."""
+    """Seconds of one call, the mean of some.
+
+    After a pause: the threads of NumPy's BLAS wait for more work in a busy loop, in which PyTorch's steps took up to
+    three times as long.
+    """
+    sleep(PAUSE_S)
+    work()
     begun = perf_counter()
     for _ in range(times):
         work()
@@ -100,7 +107,7 @@ def main() -> None:
     speed: dict[str, list[float]] = {}
     for number in range(args.repeats + 1):  # the first one warms up
         for what, work in peaks.items():
-            rate = 2 * SIDE**3 / seconds(work, 2) / 1e9
+            rate = 2 * SIDE**3 / seconds(work, 10) / 1e9
             speed.setdefault(f"product, {what}", []).extend([rate] if number else [])
         for case, (work, flop) in steps.items():
             rate = flop / seconds(work, STEPS[case[0]]) / 1e9

@@ -1,5 +1,7 @@
 """A full study on 1,000 cached features: probe, four controls, learning curve with 20 draws, verdict, report.
 
+Beside it the selection alone: three heads at every place of the source that selection tries, on the same features.
+
 The first run computes and keeps the features of the source and of five networks with random weights; the
 runs after it are timed, each from process start to the written report. Alone on the machine:
 
@@ -17,6 +19,8 @@ from pathlib import Path
 import numpy as np
 from machine import facts, parser, run, spread
 
+HEADS = ("ridge", "kernel", "neighbours")
+
 
 def child(weights: str, folder: str) -> None:
     """The study, as the command line runs it, on 1,000 digits."""
@@ -24,8 +28,9 @@ def child(weights: str, folder: str) -> None:
 
     from headstart.data.readers.load import from_arrays, load
     from headstart.report.page import render
-    from headstart.sources.features import Extraction
+    from headstart.sources.features import Extraction, extract_all
     from headstart.sources.registry import open_source
+    from headstart.strategies.select import choose
     from headstart.system.cache import default_cache
     from headstart.workflows.study.request import StudyRequest
     from headstart.workflows.study.run import run_study
@@ -38,8 +43,14 @@ def child(weights: str, folder: str) -> None:
     controls = ("majority", "raw pixels", "random frozen", "scratch")
     found = run_study(source, digits, StudyRequest(controls=controls), options=Extraction(default_cache()))
     (Path(folder) / "report.html").write_text(render(found), encoding="utf-8")
+    study_s = perf_counter() - begun
     cells = {f"{row.strategy}, {row.labels_per_class or 'all'}": round(row.seconds, 3) for row in found.rows}
-    print(json.dumps({"study_s": perf_counter() - begun, "verdict": found.verdict, "cells": cells}))
+    rows = extract_all(digits, source, source.candidates, options=Extraction(default_cache()))
+    begun = perf_counter()
+    features = dict(zip(source.candidates, rows, strict=True))
+    chosen = choose(features, digits.codes(), heads=HEADS, default=source.candidates[-1], averaged=True)
+    selection = {"selection_s": perf_counter() - begun, "places": len(features), "candidates": chosen.n_tried}
+    print(json.dumps({"study_s": study_s, "verdict": found.verdict, "cells": cells, **selection}))
 
 
 def main() -> None:
@@ -61,7 +72,10 @@ def main() -> None:
     print("report:", size, "bytes;", runs[-1]["verdict"])
     print("median seconds of a draw:", runs[-1]["cells"])
     cached = spread([one["wall_s"] for one in runs[1:]])
-    print(json.dumps({**about, "nothing_cached_s": runs[0]["wall_s"], "features_cached_s": cached}))
+    selection = spread([one["selection_s"] for one in runs[1:]])
+    print("selection:", selection, f"{runs[-1]['places']} places, {runs[-1]['candidates']} candidates")
+    found = {"nothing_cached_s": runs[0]["wall_s"], "features_cached_s": cached, "selection_s": selection}
+    print(json.dumps({**about, **found, "cells": runs[-1]["cells"]}))
 
 
 if __name__ == "__main__":
