@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ERROR", "Run", "Said", "contents", "pieces"]
+import pytest
+
+__all__ = ["ERROR", "HANGUP", "Run", "Said", "contents", "pieces"]
 
 ERROR = "headstart: error: "
+HANGUP = pytest.param(
+    signal.SIGHUP,
+    marks=pytest.mark.skipif(
+        signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, reason="started by nohup: processes ignore SIGHUP"
+    ),
+)
 
 
 @dataclass(frozen=True)

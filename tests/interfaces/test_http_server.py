@@ -24,6 +24,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from test_http_api import png_of
 
+from command import HANGUP
 from headstart.errors import MissingExtraError, ModelError, SettingError
 from headstart.interfaces.http.pins import pinned
 from headstart.interfaces.http.server import model_folders, serve_models
@@ -139,7 +140,7 @@ def test_it_predicts(running: Running) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, HANGUP])
 def test_requests_in_progress_are_finished(start: Callable[..., Running], number: int) -> None:
     running = start(body_s=30.0)
     body = picture(255)

@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from command import HANGUP
 from headstart.errors import SettingError
 from headstart.interfaces.http.batching import Batcher
 from headstart.interfaces.http.limits import Limits
@@ -321,7 +322,7 @@ def taken(running: Running, before: dict[int, int]) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, HANGUP])
 def test_both_finish_requests_in_progress(running: Running, number: int) -> None:
     body = picture(255)
     head = (

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 from test_teach_classroom import KINDS, bomb, picture
 
+from command import HANGUP
 from headstart.data.readers.load import from_arrays
 from headstart.models.model import open_model
 from headstart.records import InputSpec
@@ -387,8 +388,8 @@ def test_without_gradio_the_error_says_how_to_install_it() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_a_signal_during_the_start_leaves_nothing(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, HANGUP])
+def test_a_signal_during_the_start_leaves_nothing(tmp_path: Path, number: int) -> None:
     """The process ended between the making of its folder and the first request, which are seconds."""
     server = subprocess.Popen(
         [sys.executable, "-m", "headstart", "teach", "--source", "pixels", "--port", "0"],
@@ -401,8 +402,8 @@ def test_a_signal_during_the_start_leaves_nothing(tmp_path: Path, name: str) -> 
             if any(tmp_path.glob("headstart-teach-*")):
                 break
             time.sleep(0.05)
-        server.send_signal(getattr(signal, name))
-        assert server.wait(60) in (0, 128 + getattr(signal, name))
+        server.send_signal(number)
+        assert server.wait(60) in (0, 128 + number)
         assert not any(tmp_path.glob("headstart-teach-*"))
     finally:
         server.kill()
