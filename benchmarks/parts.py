@@ -3,7 +3,7 @@
 The parts are timed in the process of the command, each without the parts inside it; what one file costs is measured
 apart, file by file in one thread. Several numbers of photos show how time and memory grow. On a quiet machine:
 
-    python benchmarks/parts.py --data DATA --photos 20000 --repeats 3
+    python benchmarks/parts.py --data DATA --photos 20000 --repeats 3 [--before CHECKOUT]
     python benchmarks/parts.py --data DATA --photos 10000 30000 100000 --width 256 --height 192 --repeats 1
 """
 
@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,10 @@ from typing import Any
 from machine import facts, parser, run, spread, told
 from made_photos import make_photos
 
+NOW, BEFORE = "now", "before"
 PARTS = {
     "find the files": ("headstart.data.readers.folders", "find_layout"),
-    "read, hash, check, decode": ("headstart.data.readers.files", "_examined"),
+    "read, hash, check, prepare": ("headstart.data.readers.folders", "read_files"),
     "open the source": ("headstart.sources.fitting", "open_source"),
     "look for copies": ("headstart.workflows.transfer.run", "checked"),
     "run the network": ("headstart.sources.features", "_computed"),
@@ -84,9 +85,11 @@ def child(photos: str, output: str, precision: str) -> None:
     from headstart.interfaces.cli.main import main as command
 
     for name, (module, attribute) in PARTS.items():
-        owner = import_module(module)
-        setattr(owner, attribute, timed(clock, name, getattr(owner, attribute)))
-    sys.argv = ["headstart", "transfer", "photos", photos, "-o", output, "--json", "--precision", precision]
+        with suppress(ImportError, AttributeError):  # another version has other functions
+            owner = import_module(module)
+            setattr(owner, attribute, timed(clock, name, getattr(owner, attribute)))
+    asked = ["--precision", precision] if precision != "fp32" else []
+    sys.argv = ["headstart", "transfer", "photos", photos, "-o", output, "--json", *asked]
     stdout, sys.stdout = sys.stdout, open(os.devnull, "w")  # until the process ends
     try:
         command()
@@ -132,21 +135,26 @@ def whole(spec: Any) -> Any:
     return replace(spec, version=1)
 
 
-def measured(home: Path, args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Medians and ranges over the repeats of the command on a folder of photos."""
-    found: dict[str, list[float]] = defaultdict(list)
+def measured(home: Path, args: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
+    """Medians and ranges over the repeats of the command on a folder of photos, of each version in turn."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     files = sorted(home.rglob("*.jpg"))
     for _ in range(args.repeats):
-        with tempfile.TemporaryDirectory() as place:
-            command = [sys.executable, __file__, "--child", str(home), f"{place}/model", args.precision]
-            one = run(command, HEADSTART_CACHE=f"{place}/cache")
-        for part, seconds in one["seconds"].items():
-            found[f"{part}, s"].append(seconds)
-        found["whole process, s"].append(one["wall_s"])
-        found["peak memory, MiB"].append(one["peak_mib"])
+        for version, checkout in ((NOW, Path(__file__).parents[1]), (BEFORE, args.before)):
+            if checkout is None:
+                continue
+            with tempfile.TemporaryDirectory() as place:
+                command = [sys.executable, __file__, "--child", str(home), f"{place}/model", args.precision]
+                one = run(command, HEADSTART_CACHE=f"{place}/cache", PYTHONPATH=f"{checkout}/src")
+            for part, seconds in one["seconds"].items():
+                found[version][f"{part}, s"].append(seconds)
+            found[version]["whole process, s"].append(one["wall_s"])
+            found[version]["peak memory, MiB"].append(one["peak_mib"])
         for part, ms in one_by_one(files[:: max(1, len(files) // 40)]).items():
-            found[part].append(ms)
-    return {name: spread(values) for name, values in found.items()}
+            found[NOW][part].append(ms)
+    return {
+        version: {name: spread(values) for name, values in each.items()} for version, each in found.items()
+    }
 
 
 def main() -> None:
@@ -154,6 +162,7 @@ def main() -> None:
     arguments.add_argument("--photos", type=int, nargs="+", default=[1_000])
     arguments.add_argument("--width", type=int, default=500)
     arguments.add_argument("--height", type=int, default=375)
+    arguments.add_argument("--before", help="a checkout of an older version")
     arguments.add_argument("--precision", choices=("fp32", "int8"), default="fp32")
     args = arguments.parse_args()
     about = facts("headstart", "numpy", "pillow", "openvino")
@@ -162,7 +171,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             n_bytes = make_photos(Path(args.data) / "hymenoptera", Path(folder), n_photos, size)
             megabytes.append(round(n_bytes / 1e6))
-            table[f"{n_photos} photos"] = measured(Path(folder), args)
+            for version, each in measured(Path(folder), args).items():
+                table[f"{n_photos} photos, {version}"] = each
     photos = {
         "photos": args.photos,
         "size_px": f"{args.width} x {args.height}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ def ray_cluster(*cores: int) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     head, *others = cores
+    os.environ["RAY_worker_niceness"] = "0"  # Ray's own is 15: beside other tests its workers would hardly run
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": head, "include_dashboard": False})
     try:
         for number in others:

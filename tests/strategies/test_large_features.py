@@ -28,8 +28,9 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(novelty, "_SAMPLE_VALUES", 64 * 1_200)
 
 
-@pytest.mark.parametrize("head", ["ridge", "linear", "kernel", None])
-@pytest.mark.parametrize("augment", [None, "shift=0.1"])
+@pytest.mark.parametrize(
+    ("head", "augment"), [("ridge", None), ("linear", None), ("kernel", "shift=0.1"), (None, "shift=0.1")]
+)
 def test_the_model_is_as_accurate_as_one_in_memory(
     digits: Dataset,
     tmp_path: Path,
