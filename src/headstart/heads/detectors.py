@@ -196,15 +196,16 @@ METHODS: tuple[type[Detector], ...] = (Mahalanobis, Neighbours, Residual)
 
 
 def _principal_directions(rows: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Largest squared singular values in descending order, and their right vectors as columns."""
-    from scipy.linalg import eigh
+    """Largest squared singular values in descending order, and their right vectors as columns.
 
+    NumPy's decomposition lets other threads run meanwhile, SciPy's of the largest values does not and is no faster.
+    """
     n, width = rows.shape
     exact = rows.astype(np.float64)
     gram = exact @ exact.T if n <= width else exact.T @ exact
-    size, rank = len(gram), min(_RANK, max(16, _VALUES // (2 * width)))
-    values, vectors = eigh(gram, subset_by_index=[max(0, size - rank), size - 1])
-    values, vectors = values[::-1], vectors[:, ::-1]
+    rank = min(_RANK, max(16, _VALUES // (2 * width)))
+    values, vectors = np.linalg.eigh(gram)
+    values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
     kept = values > max(float(values[0]), _EPS) * 1e-9
     kept[0] = True  # equal rows keep one direction without variance: runtimes have no matrix without columns
     values, vectors = np.maximum(values[kept], 0.0), vectors[:, kept]

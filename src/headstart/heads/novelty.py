@@ -5,6 +5,7 @@ The mean of the detectors' scores, in units of a threshold that left-out images 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from headstart.heads.base import Builder
 from headstart.heads.detectors import METHODS, Detector
 from headstart.records import Array, Codes
 from headstart.system.mapped import LARGE_VALUES, taken
+from headstart.system.threads import blas_threads, threads_for
 
 __all__ = ["RATE", "Novelty", "fit_novelty"]
 
@@ -27,6 +29,7 @@ _WORK = 5e9  # products that the folds may cost: about a second of a slow core
 _LEAST_FOLDS = 5
 _LEAST = 8  # images
 _MOST = 1_000  # rows fitted on: a decomposition of more takes seconds
+_AT_ONCE = 2**25  # values that folds may fit on at the same time: some copies of 256 MB in float64
 _SAMPLE_VALUES = 2**25  # 128 MiB of features, of 512 features 65,536 images
 _SAME = 1e-4  # differences of scores that rounding may cause
 _QUANTILES = 199  # of the left-out scores, stored for other rates
@@ -165,12 +168,15 @@ def _left_out(
     class is not.
     """
     known = codes[own]
-    found, like_others = [], []
-    for fold in range(int(numbers.max()) + 1):
+
+    def judged(fold: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         out = numbers == fold
         detectors = _fitted(features, codes, own, ~out[shown], seed)
-        found.append(_raw(detectors, features[own[out]]))
-        like_others.append(np.isin(known[out], known[~out]))
+        return _raw(detectors, features[own[out]]), np.isin(known[out], known[~out])
+
+    n_threads = min(blas_threads(), max(1, _AT_ONCE // (min(len(features), _MOST) * features.shape[1])))
+    with threads_for(0), ThreadPoolExecutor(n_threads) as pool:
+        found, like_others = zip(*pool.map(judged, range(int(numbers.max()) + 1)), strict=True)
     kept = np.concatenate(like_others)
     scores = np.concatenate(found, axis=1)
     return scores[:, kept] if kept.any() else scores

@@ -13,6 +13,7 @@ from typing import Any
 from headstart.system.neighbours import Usage, allowed_cores, cores_left
 
 __all__ = [
+    "blas_threads",
     "limit_process",
     "one_thread",
     "one_thread_when_forked",
@@ -48,6 +49,12 @@ def process_limit() -> int | None:
 def reading_threads() -> int:
     """Threads that read and decode files."""
     return process_limit() or os.cpu_count() or 1
+
+
+def blas_threads() -> int:
+    """Threads that BLAS may use now, which may as well do as many independent fits at once, each on one thread."""
+    settle()
+    return max((one.num_threads for one in _controller().lib_controllers if one.user_api == "blas"), default=1)
 
 
 def share_cores() -> None:
