@@ -19,16 +19,21 @@ from headstart.data.stores import ArrayImages
 from headstart.errors import DataError, RecipeError, SettingError
 from headstart.heads.registry import HEADS
 from headstart.models.model import open_model
-from headstart.sources.features import Extraction
+from headstart.records import Source
+from headstart.sources.features import Extraction, extract_all
 from headstart.sources.registry import open_source
+from headstart.strategies import fits
 from headstart.strategies.places import Reading
 from headstart.system.cache import FolderCache
+from headstart.workflows.recipes import bench
 from headstart.workflows.recipes import frozen as runner
 from headstart.workflows.recipes.frozen import run_frozen
 from headstart.workflows.recipes.options import Outcome, RecipeOptions
 from headstart.workflows.recipes.recipe import FrozenRecipe, Published, read_recipe, recipe_names, recipe_text
 from headstart.workflows.recipes.run import run_recipe
 from headstart.workflows.recipes.split import with_test_split
+from headstart.workflows.study.request import StudyRequest
+from headstart.workflows.study.run import run_study
 
 FROZEN = ("pretrained-digits", "vgg16-mnist")
 TINY = "random:timm:test_resnet"
@@ -439,6 +444,36 @@ def test_only_a_trained_network_is_compared_with_a_random_one(kept: FolderCache,
         "random frozen",
     ]
     assert "random frozen" in {one.control for one in found.result.comparisons}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["recipe", "study"])
+def test_the_random_network_is_in_int8_where_the_probe_is(
+    kind: str, kept: FolderCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It differs from the probe by its weights alone."""
+    read: dict[str, str] = {}
+
+    def watched(images: Dataset, source: Source, *rest: Any, **more: Any) -> Any:
+        read[source.name] = source.precision
+        return extract_all(images, source, *rest, **more)
+
+    for module in (bench, fits):
+        monkeypatch.setattr(module, "extract_all", watched)
+    name, digits = local_network(tmp_path / "network"), load("digits:0-1")
+    options = RecipeOptions(cache=kept, precision="int8").extraction
+    if kind == "study":
+        request = StudyRequest(controls=("random frozen",), labels_per_class=(5,), draws=1)
+        run_study(open_source(name, digits, 0, 48), digits, request, options=options)
+    else:
+        recipe = replace(
+            frozen("vgg16-mnist"), labels_per_class=5, draws=1, textbook=None, size_px=48, augment=None
+        )
+        run_frozen(
+            recipe, with_test_split(digits, 0), source_name=name, seed=0, controls=True,
+            options=options, command="",
+        )  # fmt: skip
+    assert read[f"random:{name}"] == "int8"
 
 
 def local_network(home: Path) -> str:

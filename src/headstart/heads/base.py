@@ -323,9 +323,10 @@ def log_loss(logits: NDArray[Any], codes: Codes, weights: Array | None = None) -
 
 def squared_distances(rows: NDArray[Float], others: NDArray[Float]) -> NDArray[Float]:
     """Squared Euclidean distances, (n_rows, n_others), never below zero."""
-    squares = (rows**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)
-    distances: NDArray[Float] = np.maximum(squares - 2.0 * (rows @ others.T), 0.0)
-    return distances
+    distances: NDArray[Float] = rows @ others.T
+    distances *= -2.0  # in place: arrays of this size cost as much as the product
+    distances += (rows**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)
+    return np.maximum(distances, 0.0, out=distances)
 
 
 def fit_temperature(logits: NDArray[Any], codes: Codes, weights: Array | None = None) -> float:

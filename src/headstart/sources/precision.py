@@ -25,6 +25,7 @@ __all__ = [
     "calibrated_on",
     "check_saved",
     "in_int8",
+    "in_precision_of",
     "int8_obstacle",
     "int8_ranges",
     "precise",
@@ -78,6 +79,15 @@ def in_int8(source: Source, calibration: Dataset, options: Extraction) -> Source
     if source.precision == INT8:
         return source
     return with_ranges(source, int8_ranges(source, calibration, options), calibrated_on(calibration))
+
+
+def in_precision_of(
+    source: Source, network: Source, calibration: Callable[[], Dataset], options: Extraction
+) -> Source:
+    """Another network, in int8 where a source is and where it can be: a control differs by its weights alone."""
+    if source.precision != INT8 or int8_obstacle(network) is not None:
+        return network
+    return in_int8(network, calibration(), options)
 
 
 def calibrated_on(calibration: Dataset) -> str:

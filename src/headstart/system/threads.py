@@ -54,7 +54,9 @@ def reading_threads() -> int:
 def blas_threads() -> int:
     """Threads that BLAS may use now, which may as well do as many independent fits at once, each on one thread."""
     settle()
-    return max((one.num_threads for one in _controller().lib_controllers if one.user_api == "blas"), default=1)
+    return max(
+        (one.num_threads for one in _controller().lib_controllers if one.user_api == "blas"), default=1
+    )
 
 
 def share_cores() -> None:

@@ -20,7 +20,7 @@ from headstart.heads.training import Training
 from headstart.records import Array, Source
 from headstart.report.records import Report
 from headstart.sources.features import AugmentedCopy, Extraction, Place
-from headstart.sources.precision import precise
+from headstart.sources.precision import in_precision_of, precise
 from headstart.sources.registry import kind_named, kind_of, open_source
 from headstart.strategies.copies import copy_rows
 from headstart.strategies.fits import Reader, Strategy
@@ -303,7 +303,8 @@ def _controls(bench: Bench) -> dict[str, Strategy]:
     }
     strategies["majority"] = majority(bench.train)
     if (redraw := kind_of(bench.source).redraw) is not None:
-        network = redraw(bench.source, bench.train, bench.seed, bench.recipe.size_px)
+        network = redraw(bench.exact or bench.source, bench.train, bench.seed, bench.recipe.size_px)
+        network = in_precision_of(bench.source, network, lambda: bench.train, bench.options)
         strategies["random frozen"] = _elsewhere(bench, network, copies=False)
     return strategies
 

@@ -17,6 +17,7 @@ from headstart.report.entries import ENTRIES
 from headstart.sources.hog import HOG
 from headstart.sources.networks import native_input
 from headstart.sources.pixels import PIXELS
+from headstart.sources.precision import in_precision_of
 from headstart.sources.random_network import random_source
 from headstart.sources.registry import kind_of
 from headstart.strategies.finetune.decide import FINETUNE_NAMES, finetune_strategies
@@ -144,6 +145,7 @@ def _random_readers(study: StudyContext) -> Callable[[int], Reader] | None:
             assert redraw is not None, "checked above"
             drawn = redraw(source, study.reader.pool, seed, source.notes["size_px"])
         drawn = replace(drawn, input=replace(drawn.input, policy=source.input.policy))
+        drawn = in_precision_of(source, drawn, lambda: study.setup.pool, study.options)
         return replace(study.reader, source=drawn, _kept={})
 
     return reader
