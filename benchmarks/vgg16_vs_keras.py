@@ -1,7 +1,7 @@
 """VGG16 on MNIST at 224 px, frozen: ours in fp32 and in int8 against Keras and torch bf16, in turns.
 
 Keras runs a part of one epoch and extrapolates to ten, as its script says; ours runs the whole job with
-a cold feature cache and a cold graph. Alone on the machine:
+a cold feature cache and a cold graph, in fp32 as often as ``--fp32`` says (it takes minutes). Alone on the machine:
 
     python benchmarks/vgg16_vs_keras.py --keras-python VENV/bin/python --keras-script SCRIPT --data DATA
 """
@@ -21,11 +21,13 @@ def main() -> None:
     arguments = parser()
     arguments.add_argument("--keras-python", required=True)
     arguments.add_argument("--keras-script", required=True)
+    arguments.add_argument("--fp32", type=int, default=1, help="turns with ours in fp32")
     args = arguments.parse_args()
     about = facts("headstart", "numpy", "openvino", "torch", "timm")
     runs: dict[str, list[dict[str, float]]] = {"ours": [], "ours int8": [], "keras": [], "torch bf16": []}
-    for _ in range(args.repeats):
-        for who, precision in (("ours", "fp32"), ("ours int8", "int8")):
+    for turn in range(args.repeats):
+        ours_now = (("ours", "fp32"), ("ours int8", "int8"))[turn >= args.fp32 :]
+        for who, precision in ours_now:
             with tempfile.TemporaryDirectory() as cache:
                 ours = [sys.executable, str(HERE / "vgg16_ours.py"), "--precision", precision]
                 runs[who].append(run(ours, HEADSTART_DATA=args.data, HEADSTART_CACHE=cache))

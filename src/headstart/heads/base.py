@@ -326,7 +326,8 @@ def squared_distances(rows: NDArray[Float], others: NDArray[Float]) -> NDArray[F
     distances: NDArray[Float] = rows @ others.T
     distances *= -2.0  # in place: arrays of this size cost as much as the product
     distances += (rows**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)
-    return np.maximum(distances, 0.0, out=distances)
+    np.maximum(distances, 0.0, out=distances)
+    return distances
 
 
 def fit_temperature(logits: NDArray[Any], codes: Codes, weights: Array | None = None) -> float:
