@@ -109,6 +109,22 @@ def test_limit_removes_what_was_used_longest_ago(tmp_path: Path) -> None:
     assert len(os.listdir(tmp_path)) == 3
 
 
+def test_the_folder_is_looked_at_once_for_many_small_arrays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look opens every file: of a thousand arrays the last would take as long as hundreds of them."""
+    cache, looks = FolderCache(tmp_path), []
+    listed = cache._listed
+    monkeypatch.setattr(cache, "_listed", lambda: looks.append(1) or listed())
+    for number in range(20):
+        put(cache, {"n": number}, np.zeros(10))
+    assert len(looks) == 1
+    monkeypatch.setattr("headstart.system.cache._LOOK_S", 0.0)
+    again = FolderCache(tmp_path, limit_bytes=1)
+    put(again, {"n": 20}, np.zeros(10))
+    assert [one.parts for one in again.entries()] == [{"n": 20}]
+
+
 def test_an_array_larger_than_the_limit_is_kept_alone(tmp_path: Path) -> None:
     cache = FolderCache(tmp_path, limit_bytes=100)
     put(cache, {"n": 0}, np.zeros(100))

@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 _DEFAULT_LIMIT_BYTES = 20 * 2**30
+_LOOK_S = 60.0  # other processes write, too
 _FORGOTTEN_S = 86_400.0  # where locks do not exist, a file untouched for a day has no writer
 # an array, its unfinished rows with their checksums, and what older versions wrote
 _OURS = re.compile(r"\.?([0-9a-f]{64})(\.[0-9a-f]{32})?\.(npy|draft|sums|json|json\.[0-9a-f]{32}\.part)")
@@ -116,6 +117,7 @@ class FolderCache:
         beside: Path | None = None,
     ) -> None:
         self.root, self.limit_bytes, self._beside = Path(root), limit_bytes, beside
+        self._free_bytes, self._until_s = 0, 0.0
 
     def get(self, parts: Parts) -> NDArray[Any] | None:
         """The array stored under these parts, memory-mapped and read-only, or None."""
@@ -189,8 +191,18 @@ class FolderCache:
         return removed
 
     def keep_limit(self, new: Path) -> None:
-        """Remove leftovers of dead processes, then the least recently used until the limit is kept; never ``new``."""
-        for one in within_limit(self._listed(), self.limit_bytes):
+        """Remove leftovers of dead processes, then the least recently used until the limit is kept; never ``new``.
+
+        All files are looked at once a minute, or when half of what was free has been written: with 370 arrays a look
+        takes 30 ms, and a study writes 700.
+        """
+        self._free_bytes -= _size(new)
+        if self._free_bytes > 0 and time.monotonic() < self._until_s:
+            return
+        found = list(self._listed())
+        self._free_bytes = (self.limit_bytes - sum(one.entry.size_bytes for one in found)) // 2
+        self._until_s = time.monotonic() + _LOOK_S
+        for one in within_limit(found, self.limit_bytes):
             if new not in one.paths:
                 with suppress(OSError):
                     one.remove()
