@@ -99,7 +99,7 @@ def test_twelve_threads_on_one_entry(cache: FolderCache) -> None:
 
 def test_limit_removes_what_was_used_longest_ago(tmp_path: Path) -> None:
     each = np.zeros(1_000, np.float32)  # 4,204 bytes on disk
-    cache = FolderCache(tmp_path, limit_bytes=3 * 4_300)
+    cache = FolderCache(tmp_path, limit_bytes=3 * 4_500)
     for number in range(3):
         put(cache, {"n": number}, each)
         os.utime(tmp_path / f"{key_of({'n': number})}.npy", (number + 1_000, number + 1_000))
@@ -119,6 +119,12 @@ def test_the_folder_is_looked_at_once_for_many_small_arrays(
     for number in range(20):
         put(cache, {"n": number}, np.zeros(10))
     assert len(looks) == 1
+    full, looks[:] = FolderCache(tmp_path / "full", limit_bytes=100_000), []
+    listed_full = full._listed
+    monkeypatch.setattr(full, "_listed", lambda: looks.append(1) or listed_full())
+    for number in range(1_000):
+        put(full, {"n": number}, np.zeros(10))
+    assert len(looks) < 200 and sum(one.size_bytes for one in full.entries()) <= 100_000
     monkeypatch.setattr("headstart.system.cache._LOOK_S", 0.0)
     again = FolderCache(tmp_path, limit_bytes=1)
     put(again, {"n": 20}, np.zeros(10))

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import parse_augmentation
+from headstart.data.images.prepare import prepare
 from headstart.data.readers.load import load
 from headstart.data.stores import ArrayImages
 from headstart.errors import DataError, RecipeError, SettingError
 from headstart.heads.registry import HEADS
 from headstart.models.model import open_model
-from headstart.records import Source
+from headstart.records import InputSpec, Source
 from headstart.sources.features import Extraction, extract_all
+from headstart.sources.precision import in_precision_of
 from headstart.sources.registry import open_source
 from headstart.strategies import fits
 from headstart.strategies.places import Reading
@@ -32,9 +35,11 @@ from headstart.workflows.recipes.options import Outcome, RecipeOptions
 from headstart.workflows.recipes.recipe import FrozenRecipe, Published, read_recipe, recipe_names, recipe_text
 from headstart.workflows.recipes.run import run_recipe
 from headstart.workflows.recipes.split import with_test_split
+from headstart.workflows.study import contestants
 from headstart.workflows.study.request import StudyRequest
 from headstart.workflows.study.run import run_study
 
+DIGITS = load("digits:0-1").subset(np.arange(40))
 FROZEN = ("pretrained-digits", "vgg16-mnist")
 TINY = "random:timm:test_resnet"
 SMALL = ((r"^draws = .*", "draws = 2"), (r"^labels_per_class = .*", "labels_per_class = 20"))
@@ -474,6 +479,32 @@ def test_the_random_network_is_in_int8_where_the_probe_is(
             options=options, command="",
         )  # fmt: skip
     assert read[f"random:{name}"] == "int8"
+
+
+@pytest.mark.slow
+def test_the_random_network_is_calibrated_on_images_as_it_reads_them(
+    kept: FolderCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Image files are prepared once for a source of small images: squished again, they would be other images."""
+    for number, (pixels, label) in enumerate(zip(DIGITS.images.pixels, DIGITS.labels, strict=True)):
+        path = tmp_path / "pictures" / label / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.pad(255 - 15 * pixels[..., 0], ((2, 9), (1, 20)), constant_values=255)).save(path)
+    seen: list[tuple[InputSpec, Dataset]] = []
+
+    def watched(
+        source: Source, network: Source, calibration: Callable[[], Dataset], options: Extraction
+    ) -> Source:
+        seen.append((network.input, calibration()))
+        return in_precision_of(source, network, calibration, options)
+
+    monkeypatch.setattr(contestants, "in_precision_of", watched)
+    data = load(str(tmp_path / "pictures"))
+    source = open_source("drawings", data)
+    request = StudyRequest(controls=("random frozen",), labels_per_class=(2,), with_all=False, draws=1)
+    run_study(source, data, request, options=Extraction(kept, precision="int8"))
+    spec, calibration = seen[0]
+    assert np.array_equal(prepare(calibration, spec), prepare(data, source.input))
 
 
 def local_network(home: Path) -> str:

@@ -6,6 +6,7 @@ The mean of the detectors' scores, in units of a threshold that left-out images 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,9 +175,14 @@ def _left_out(
         detectors = _fitted(features, codes, own, ~out[shown], seed)
         return _raw(detectors, features[own[out]]), np.isin(known[out], known[~out])
 
-    n_threads = min(blas_threads(), max(1, _AT_ONCE // (min(len(features), _MOST) * features.shape[1])))
-    with threads_for(0), ThreadPoolExecutor(n_threads) as pool:
-        found, like_others = zip(*pool.map(judged, range(int(numbers.max()) + 1)), strict=True)
+    n_folds = int(numbers.max()) + 1
+    n_rows = min(len(features), _MOST) + len(own) // n_folds  # that a fold fits on and scores
+    n_threads = min(blas_threads(), max(1, _AT_ONCE // (n_rows * features.shape[1])))
+    alone = (
+        nullcontext() if n_threads == 1 else threads_for(0)
+    )  # of wide features one fold has all of BLAS's threads
+    with alone, ThreadPoolExecutor(n_threads) as pool:
+        found, like_others = zip(*pool.map(judged, range(n_folds)), strict=True)
     kept = np.concatenate(like_others)
     scores = np.concatenate(found, axis=1)
     return scores[:, kept] if kept.any() else scores

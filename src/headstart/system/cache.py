@@ -36,6 +36,7 @@ __all__ = [
 
 _DEFAULT_LIMIT_BYTES = 20 * 2**30
 _LOOK_S = 60.0  # other processes write, too
+_KEPT = 0.95  # of the limit, where it was exceeded
 _FORGOTTEN_S = 86_400.0  # where locks do not exist, a file untouched for a day has no writer
 # an array, its unfinished rows with their checksums, and what older versions wrote
 _OURS = re.compile(r"\.?([0-9a-f]{64})(\.[0-9a-f]{32})?\.(npy|draft|sums|json|json\.[0-9a-f]{32}\.part)")
@@ -194,18 +195,20 @@ class FolderCache:
         """Remove leftovers of dead processes, then the least recently used until the limit is kept; never ``new``.
 
         All files are looked at once a minute, or when half of what was free has been written: with 370 arrays a look
-        takes 30 ms, and a study writes 700.
+        takes 30 ms, and a study writes 700. A full cache is left a little below the limit, for the same reason.
         """
         self._free_bytes -= _size(new)
         if self._free_bytes > 0 and time.monotonic() < self._until_s:
             return
         found = list(self._listed())
-        self._free_bytes = (self.limit_bytes - sum(one.entry.size_bytes for one in found)) // 2
-        self._until_s = time.monotonic() + _LOOK_S
-        for one in within_limit(found, self.limit_bytes):
+        kept_bytes = sum(one.entry.size_bytes for one in found)
+        full = kept_bytes > self.limit_bytes
+        for one in within_limit(found, int(_KEPT * self.limit_bytes) if full else self.limit_bytes):
             if new not in one.paths:
                 with suppress(OSError):
-                    one.remove()
+                    kept_bytes -= one.entry.size_bytes if one.remove() else 0
+        self._free_bytes = (self.limit_bytes - kept_bytes) // 2
+        self._until_s = time.monotonic() + _LOOK_S
 
     def _array(self, key: str) -> Path:
         return self.root / f"{key}.npy"

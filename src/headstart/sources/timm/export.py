@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from headstart.graph.run import ReferenceRun
 from headstart.sources.image_network import ExportedNetwork, Licence
 from headstart.sources.timm.hub import create_pretrained
 from headstart.sources.timm.layers import LayerOutputs, with_input_size
+from headstart.system.threads import one_thread
 
 __all__ = [
     "checksum",
@@ -58,7 +59,9 @@ def export_network(
         network = create_network(name, pretrained, size_px).eval().requires_grad_(False)
     before = checksum(network)
     side_px = size_px or network.pretrained_cfg["input_size"][-1]
-    exported = describe_network(network, name, side_px, pretrained=pretrained)
+    # random networks are exported while other processes train: PyTorch's threads would wait for one another
+    with nullcontext() if pretrained else one_thread():
+        exported = describe_network(network, name, side_px, pretrained=pretrained)
     if exported.checksum != before:
         raise SourceError(
             f"source 'timm:{name}' changed while it was exported, expected frozen weights; report it"

@@ -15,7 +15,6 @@ from headstart.sources.kind import SourceKind
 from headstart.sources.networks import native_input
 from headstart.sources.timm.store import find_network
 from headstart.system.optional import require
-from headstart.system.threads import one_thread
 
 __all__ = ["RANDOM_TIMM", "TIMM", "TIMM_FOLDER"]
 
@@ -46,8 +45,7 @@ def _body(source: Source, layer: str) -> Any:
 
 
 def _redraw(source: Source, dataset: Dataset | None, seed: int, size_px: int | None) -> Source:
-    with one_thread():  # other processes train meanwhile: PyTorch's threads would wait for one another
-        return _open_random(f"random:{source.name}", dataset=dataset, seed=seed, size_px=size_px)
+    return _open_random(f"random:{source.name}", dataset=dataset, seed=seed, size_px=size_px)
 
 
 TIMM = SourceKind(

@@ -145,7 +145,7 @@ def _random_readers(study: StudyContext) -> Callable[[int], Reader] | None:
             assert redraw is not None, "checked above"
             drawn = redraw(source, study.reader.pool, seed, source.notes["size_px"])
         drawn = replace(drawn, input=replace(drawn.input, policy=source.input.policy))
-        drawn = in_precision_of(source, drawn, lambda: study.setup.pool, study.options)
+        drawn = in_precision_of(source, drawn, lambda: study.reader.pool, study.options)
         return replace(study.reader, source=drawn, _kept={})
 
     return reader
