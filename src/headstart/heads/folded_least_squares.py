@@ -19,6 +19,8 @@ __all__ = ["FoldedLeastSquares"]
 Exact = NDArray[np.float64]
 Solution = tuple[Exact, Exact]
 
+_SOLUTIONS_BYTES = 2**28  # of all folds and strengths, kept from the errors for the scores
+
 
 class FoldedLeastSquares:
     """Minimises what `LeastSquares` does, from the moments of the rows of each fold.
@@ -33,6 +35,7 @@ class FoldedLeastSquares:
         self._judged, self._copies, self._mapped = statistics.judged, statistics.copies, mapped
         whole = total([*self._judged, *self._copies])
         self._n_classes = len(whole.class_weights)
+        self._solved: dict[tuple[int, float], Solution] = {}
 
     @property
     def folds(self) -> list[int]:
@@ -53,8 +56,12 @@ class FoldedLeastSquares:
             assert held is not None, "only folds with rows are held out"
             held = self._mapped(held)
             weight += held.weight
+            small = len(self.folds) * len(strengths) * held.sums.nbytes <= _SOLUTIONS_BYTES
             for number, strength in enumerate(strengths):
-                squares[number] += _squares(held, others.solution(strength))
+                found = others.solution(strength)
+                squares[number] += _squares(held, found)
+                if small:  # a decomposition of 5,000 inputs takes half a minute
+                    self._solved[fold, strength] = found
         return squares / weight
 
     def left_out(self, sample: Sample, rows: Array, strength: float) -> Array:
@@ -62,7 +69,7 @@ class FoldedLeastSquares:
         scores = np.zeros((len(rows), self._n_classes), np.float32)
         for fold in self.folds:
             here = sample.folds == fold
-            weight, bias = self._without(fold).solution(strength)
+            weight, bias = self._solved.get((fold, strength)) or self._without(fold).solution(strength)
             scores[here] = rows[here] @ weight + bias
         return scores
 
