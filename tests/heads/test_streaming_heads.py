@@ -154,7 +154,7 @@ def test_ten_folds_choose_a_strength_as_good_as_leaving_one_out(
 def test_each_fold_is_decomposed_once_where_its_solutions_are_small(
     digits_rows: tuple[Array, Labels], small_blocks: pytest.MonkeyPatch
 ) -> None:
-    """Ten decompositions of 5,120 inputs took five minutes; scores from kept solutions are the same to the bit."""
+    """Ten decompositions of 5,120 inputs take minutes; scores from kept solutions are the same to the bit."""
     done = []
     small_blocks.setattr(folded_least_squares, "spectrum", lambda gram: done.append(1) or spectrum(gram))
     found = RidgeHead().fit(*digits_rows)

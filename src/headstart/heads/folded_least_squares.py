@@ -60,7 +60,7 @@ class FoldedLeastSquares:
             for number, strength in enumerate(strengths):
                 found = others.solution(strength)
                 squares[number] += _squares(held, found)
-                if small:  # a decomposition of 5,000 inputs takes half a minute
+                if small:  # ten decompositions of 5,000 inputs take minutes
                     self._solved[fold, strength] = found
         return squares / weight
 
