@@ -52,7 +52,7 @@ def test_the_demo_on_three_letters_without_torch(tmp_path: Path) -> None:
     strategies = {row["strategy"] for row in result["rows"]}
     assert strategies == {"probe", "scratch", "random frozen", "HOG", "raw pixels", "majority"}
     assert {row["labels_per_class"] for row in result["rows"]} == {1}
-    assert "10 folds of whole groups" in result["protocol"]  # 45 test images are too few: pooled, by drawer
+    assert "20 folds of whole groups" in result["protocol"]  # 45 test images are too few: pooled, by drawer
     assert result["facts"]["source"].endswith("trained on Omniglot (218 characters, none Greek)")
     assert "The control scratch is trained by the NumPy engine" in said
     assert report.count("data:image/png;base64,") > 3

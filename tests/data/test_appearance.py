@@ -128,7 +128,6 @@ def test_no_photo_of_the_test_set_is_called_learned(real_data: Path) -> None:
     train, test = (photos(real_data / "hymenoptera" / part) for part in ("train", "val"))
     known = small(train)
     assert copies(known, small(test)) == [-1] * len(test)
-    train, known = train[::2], small(train[::2])
     for name, change in CHANGES.items():
         changed = [Image.open(io.BytesIO(change(one))) for one in train]
         assert copies(known, small(changed)) == list(range(len(train))), name
