@@ -2,7 +2,7 @@
 
 Beside it the selection alone: three heads at every place of the source that selection tries, on the same features.
 
-The first run computes and keeps the features of the source and of five networks with random weights; the
+The first run computes and keeps the features of the source and of networks with random weights; the
 runs after it are timed, each from process start to the written report. Alone on the machine:
 
     python benchmarks/study_speed.py --data DATA --weights FOLDER

@@ -17,9 +17,8 @@ def ray_cluster(*cores: int) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     head, *others = cores
-    os.environ["RAY_worker_niceness"] = (
-        "0"  # Ray's own is 15: beside other tests its workers would hardly run
-    )
+    # Ray's own is 15: beside other tests its workers would hardly run
+    os.environ["RAY_worker_niceness"] = "0"
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": head, "include_dashboard": False})
     try:
         for number in others:

@@ -178,10 +178,9 @@ def _left_out(
     n_folds = int(numbers.max()) + 1
     n_rows = min(len(features), _MOST) + len(own) // n_folds  # that a fold fits on and scores
     n_threads = min(blas_threads(), max(1, _AT_ONCE // (n_rows * features.shape[1])))
-    alone = (
-        nullcontext() if n_threads == 1 else threads_for(0)
-    )  # of wide features one fold has all of BLAS's threads
-    with alone, ThreadPoolExecutor(n_threads) as pool:
+    # where features are so wide that folds are fitted in turn, each has all of BLAS's threads
+    limit = nullcontext() if n_threads == 1 else threads_for(0)
+    with limit, ThreadPoolExecutor(n_threads) as pool:
         found, like_others = zip(*pool.map(judged, range(n_folds)), strict=True)
     kept = np.concatenate(like_others)
     scores = np.concatenate(found, axis=1)

@@ -303,7 +303,7 @@ def _controls(bench: Bench) -> dict[str, Strategy]:
     }
     strategies["majority"] = majority(bench.train)
     if (redraw := kind_of(bench.source).redraw) is not None:
-        network = redraw(bench.exact or bench.source, bench.train, bench.seed, bench.recipe.size_px)
+        network = redraw(bench.source, bench.train, bench.seed, bench.recipe.size_px)
         network = in_precision_of(bench.source, network, lambda: bench.train, bench.options)
         strategies["random frozen"] = _elsewhere(bench, network, copies=False)
     return strategies
