@@ -17,13 +17,14 @@ _QUALITY = 90
 def make_photos(real: Path, home: Path, n_photos: int, size_px: tuple[int, int], seed: int = 0) -> int:
     """Write JPEGs of this width and height, as many of each class folder of ``real``; their bytes in all."""
     classes = sorted({path.parent.name for path in real.rglob("*.jpg")})
+    files = {label: sorted(real.rglob(f"{label}/*.jpg")) for label in classes}
     jobs = []
+    for label in classes:
+        (home / label).mkdir(parents=True, exist_ok=True)
     for number in range(n_photos):
         label = classes[number % len(classes)]
-        files = sorted(real.rglob(f"{label}/*.jpg"))
-        target = home / label / f"{number:06}.jpg"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        jobs.append((files[number // len(classes) % len(files)], target, size_px, seed + number))
+        source = files[label][number // len(classes) % len(files[label])]
+        jobs.append((source, home / label / f"{number:06}.jpg", size_px, seed + number))
     with ProcessPoolExecutor() as pool:
         return sum(pool.map(_make, jobs, chunksize=16))
 

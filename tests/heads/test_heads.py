@@ -20,11 +20,12 @@ from headstart.graph.run import RUNTIMES, compile_graph
 from headstart.heads import linear
 from headstart.heads.base import Head, fit_temperature, log_loss, softmax
 from headstart.heads.distances import NeighboursHead, PrototypesHead
+from headstart.heads.kernel import KernelHead
 from headstart.heads.least_squares import KernelLeastSquares, LeastSquares
 from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import MLPHead
 from headstart.heads.registry import CLOSED_FORM, HEADS, make_head
-from headstart.heads.ridge import KernelHead, RidgeHead
+from headstart.heads.ridge import RidgeHead
 from headstart.heads.scaling import Standardiser
 from headstart.heads.training import Training, class_weights, one_hot
 from headstart.records import Array, Images, InputSpec

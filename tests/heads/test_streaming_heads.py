@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import reduce
+from itertools import pairwise
 from operator import add
 from pathlib import Path
 
@@ -16,16 +17,18 @@ from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
 from headstart.errors import DataError, SettingError, ShapeError, UnknownClassError
-from headstart.heads import folded_least_squares, novelty, row_blocks
+from headstart.heads import folded_least_squares, novelty, row_blocks, statistics
 from headstart.heads.base import Head
 from headstart.heads.folded_least_squares import FoldedLeastSquares
+from headstart.heads.kernel import KernelHead
 from headstart.heads.least_squares import LeastSquares, spectrum
 from headstart.heads.linear import LinearHead
+from headstart.heads.moments import Moments, total
 from headstart.heads.novelty import fit_novelty
 from headstart.heads.registry import make_head
-from headstart.heads.ridge import KernelHead, RidgeHead
+from headstart.heads.ridge import RidgeHead
 from headstart.heads.row_blocks import N_FOLDS, TrainingBlocks, is_large
-from headstart.heads.statistics import Moments, RowStatistics, row_statistics, total
+from headstart.heads.statistics import RowStatistics, row_statistics
 from headstart.heads.training import Training, class_weights, one_hot, shares_of_classes
 from headstart.records import Array
 
@@ -141,6 +144,64 @@ def refitted(training: Training) -> NDArray[np.float64]:
     return scores
 
 
+@pytest.mark.parametrize("copies", [0, 1])
+def test_of_many_wide_rows_three_folds_are_held_out(
+    digits_rows: tuple[Array, Labels], small_blocks: pytest.MonkeyPatch, copies: int
+) -> None:
+    """100,000 rows of 5,120 features cost eleven decompositions of 10 s, and ten matrices of 200 MiB."""
+    rows, labels = digits_rows
+    training = training_of(rows, labels, copies=copies)
+    ten = RowStatistics.collected(TrainingBlocks(training), 10)
+    small_blocks.setattr(statistics, "_WIDE", 59)
+    small_blocks.setattr(statistics, "_MANY", 1_500)
+    few = RowStatistics.collected(TrainingBlocks(training), 10)
+    assert [one is not None for one in few.judged] == [True] * 3 + [False] * 7
+    assert few.always is not None and few.whole().n_rows == len(training.codes)
+    assert few.whole().products == pytest.approx(ten.whole().products, rel=1e-9, abs=1e-6)
+    folded = FoldedLeastSquares(few, lambda moments: moments)
+    images = training.originals
+    here = images[np.isin(training.dealt(N_FOLDS)[images], folded.folds)]
+    squares = ((refitted(training)[:, here] - one_hot(training.codes[here], 10)) ** 2).sum(axis=2)
+    assert folded.errors(STRENGTHS) == pytest.approx(squares.mean(axis=1), rel=1e-5)
+    done = []
+    small_blocks.setattr(folded_least_squares, "spectrum", lambda gram: done.append(1) or spectrum(gram))
+    found = RidgeHead().fit(rows, labels)
+    assert len(done) == 4
+    small_blocks.setattr(statistics, "_MANY", 2_000)
+    as_ever = RidgeHead().fit(rows, labels)
+    assert abs(np.log10(found.chosen_["strength"] / as_ever.chosen_["strength"])) <= 1.0
+    assert found.chosen_["temperature"] == pytest.approx(as_ever.chosen_["temperature"], rel=0.1)
+    assert (found.predict(rows) == as_ever.predict(rows)).mean() > 0.99
+
+
+def test_parts_are_few_folds_together(
+    digits_rows: tuple[Array, Labels], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Statistics of parts that are small are those of the whole after they are added."""
+    rows, labels = digits_rows
+    monkeypatch.setattr(statistics, "_WIDE", 59)
+    monkeypatch.setattr(statistics, "_MANY", 1_000)
+    classes = sorted(set(labels.tolist()))
+    starts = [0, 200, 400, 600, 1_797]
+    parts = [row_statistics([(rows[i:j], labels[i:j])], classes, first_row=i) for i, j in pairwise(starts)]
+    assert parts[0].always is None and parts[-1].always is not None
+    whole = row_statistics([(rows, labels)], classes)
+    for order in ([0, 1, 2, 3], [3, 1, 0, 2]):
+        same(whole, reduce(add, (parts[i] for i in order)))
+
+
+def test_rows_are_gathered_before_their_products_are_added(
+    digits_rows: tuple[Array, Labels], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each sum of products of 5,120 features passes over 200 MiB, and a block of them has 82 rows of a fold."""
+    rows, labels = digits_rows
+    made: list[int] = []
+    of = Moments.of
+    monkeypatch.setattr(Moments, "of", lambda *given: made.append(len(given[0])) or of(*given))
+    row_statistics(in_blocks(rows, labels, 10), sorted(set(labels.tolist())))
+    assert sum(made) == len(rows) and len(made) <= len(rows) / 30 + N_FOLDS
+
+
 def test_ten_folds_choose_a_strength_as_good_as_leaving_one_out(
     digits_rows: tuple[Array, Labels], small_blocks: pytest.MonkeyPatch
 ) -> None:
@@ -193,7 +254,7 @@ def test_the_size_of_blocks_does_not_count(digits_rows: tuple[Array, Labels], si
 def same(one: RowStatistics, other: RowStatistics) -> None:
     """Equal up to the rounding of float64; the sample to the bit."""
     assert (one.counts == other.counts).all()
-    for a, b in zip(one.judged, other.judged, strict=True):
+    for a, b in zip((*one.judged, one.always), (*other.judged, other.always), strict=True):
         assert (a is None) == (b is None)
         if a is not None and b is not None:
             scale = np.abs(a.products).max()
@@ -206,8 +267,6 @@ def same(one: RowStatistics, other: RowStatistics) -> None:
 def test_parts_add_up_in_any_order_and_can_be_pickled(
     digits_rows: tuple[Array, Labels], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headstart.heads import statistics
-
     monkeypatch.setattr(statistics, "_SAMPLE_VALUES", 60 * 200)  # fewer than there are rows
     rows, labels = digits_rows
     classes = sorted(set(labels.tolist()))

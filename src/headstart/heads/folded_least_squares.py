@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.heads.least_squares import spectrum
-from headstart.heads.statistics import Moments, RowStatistics, Sample, total
+from headstart.heads.moments import Moments
+from headstart.heads.statistics import RowStatistics, Sample
 from headstart.records import Array
 
 __all__ = ["FoldedLeastSquares"]
@@ -32,27 +33,25 @@ class FoldedLeastSquares:
     """
 
     def __init__(self, statistics: RowStatistics, mapped: Callable[[Moments], Moments]) -> None:
-        self._judged, self._copies, self._mapped = statistics.judged, statistics.copies, mapped
-        whole = total([*self._judged, *self._copies])
-        self._n_classes = len(whole.class_weights)
+        self._statistics, self._mapped = statistics, mapped
+        self._n_classes = len(statistics.counts)
         self._solved: dict[tuple[int, float], Solution] = {}
 
     @property
     def folds(self) -> list[int]:
         """The folds that can be held out: they have rows to evaluate, and others have rows to learn from."""
-        found = [number for number, one in enumerate(self._judged) if one is not None]
-        return found if len(found) > 1 else []
+        found = [number for number, one in enumerate(self._statistics.judged) if one is not None]
+        return found if len(found) > 1 or (found and self._statistics.always is not None) else []
 
     def solution(self, strength: float) -> Solution:
         """Weights (n_inputs, n_classes) and bias (n_classes,) from all rows."""
-        whole = total([*self._judged, *self._copies])
-        return _Decomposed(self._mapped(whole)).solution(strength)
+        return _Decomposed(self._mapped(self._statistics.whole())).solution(strength)
 
     def errors(self, strengths: Sequence[float]) -> Exact:
         """Mean squared error of held-out rows, summed over classes and weighted, (n_strengths,)."""
         squares, weight = np.zeros(len(strengths)), 0.0
         for fold in self.folds:
-            held, others = self._judged[fold], self._without(fold)
+            held, others = self._statistics.judged[fold], self._without(fold)
             assert held is not None, "only folds with rows are held out"
             held = self._mapped(held)
             weight += held.weight
@@ -60,7 +59,7 @@ class FoldedLeastSquares:
             for number, strength in enumerate(strengths):
                 found = others.solution(strength)
                 squares[number] += _squares(held, found)
-                if small:  # ten decompositions of 5,000 inputs take minutes
+                if small:  # a decomposition of 5,000 inputs takes 10 s
                     self._solved[fold, strength] = found
         return squares / weight
 
@@ -74,9 +73,7 @@ class FoldedLeastSquares:
         return scores
 
     def _without(self, fold: int) -> _Decomposed:
-        # summed, not subtracted from the whole, which would cost digits
-        parts = [one for some in (self._judged, self._copies) for at, one in enumerate(some) if at != fold]
-        return _Decomposed(self._mapped(total(parts)))
+        return _Decomposed(self._mapped(self._statistics.without(fold)))
 
 
 class _Decomposed:

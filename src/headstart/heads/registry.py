@@ -7,9 +7,10 @@ from collections.abc import Callable
 from headstart.errors import SettingError, unknown
 from headstart.heads.base import Head
 from headstart.heads.distances import NeighboursHead, PrototypesHead
+from headstart.heads.kernel import KernelHead
 from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import MLPHead
-from headstart.heads.ridge import KernelHead, RidgeHead
+from headstart.heads.ridge import RidgeHead
 
 __all__ = ["CLOSED_FORM", "HEADS", "SEARCHED", "make_head"]
 

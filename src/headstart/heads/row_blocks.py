@@ -67,6 +67,23 @@ class RowBlock:
     draws: NDArray[np.uint64]
     judged: NDArray[np.bool_] | None = None
 
+    @property
+    def evaluated(self) -> NDArray[np.bool_]:
+        """Which rows are evaluated when they are held out, (n,)."""
+        return np.ones(len(self.rows), np.bool_) if self.judged is None else self.judged
+
+    def part(self, rows: NDArray[np.intp]) -> RowBlock:
+        """Copies of some rows, in this order."""
+        return RowBlock(
+            self.rows[rows],
+            self.codes[rows],
+            None if self.weights is None else self.weights[rows],
+            self.folds[rows],
+            self.clusters[rows],
+            self.draws[rows],
+            None if self.judged is None else self.judged[rows],
+        )
+
 
 class RowBlocks(Protocol):
     """What a head learns from, block by block; every iteration starts again at the first row."""

@@ -6,137 +6,32 @@ up to those of all, so that blocks, files and processes may each make their own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
-from itertools import pairwise
-from operator import add
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import DataError, ShapeError
+from headstart.errors import DataError
+from headstart.heads.moments import GatheredMoments, Moments, total
 from headstart.heads.row_blocks import N_FOLDS, Given, GivenBlocks, RowBlock
 from headstart.heads.scaling import Scaling
 from headstart.heads.training import Training
 from headstart.records import Array, Codes
 
-__all__ = ["Moments", "RowStatistics", "Sample", "Survey", "row_statistics", "total"]
+__all__ = ["RowStatistics", "Sample", "Survey", "row_statistics"]
 
 Exact = NDArray[np.float64]
 
 _NO_ROWS = "blocks have no rows, expected at least one image of two classes; pass blocks with rows"
 _SAMPLE_VALUES = 2**23  # 32 MiB: of 512 features 16,384 rows
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Weighted sums of products of rows (n_rows, n_inputs) about their mean, in float64.
-
-    ``class_weights`` (n_classes,) are the sums of the weights of each class, ``mean`` (n_inputs,) is the weighted
-    mean of the rows, ``products`` (n_inputs, n_inputs) are ``sum(w (x - mean)(x - mean)^T)``, and ``sums`` (n_inputs,
-    n_classes) are ``sum(w (x - mean))`` over each class. ``plain_mean`` and ``plain_squares`` (n_inputs,) are mean
-    and sum of squares about it without weights, by which features are scaled.
-
-    Products about the mean keep their digits where the mean is much larger than the spread; sums are merged as in
-    Chan, Golub, LeVeque. Algorithms for Computing the Sample Variance. The American Statistician 37, 1983.
-    """
-
-    n_rows: int
-    class_weights: Exact
-    mean: Exact
-    products: Exact
-    sums: Exact
-    plain_mean: Exact
-    plain_squares: Exact
-
-    @classmethod
-    def of(
-        cls, rows: NDArray[Any], codes: Codes, n_classes: int, weights: NDArray[np.floating[Any]] | None
-    ) -> Moments:
-        """Of rows that are sorted by class."""
-        exact, n = rows.astype(np.float64), len(rows)
-        plain = exact.mean(axis=0)
-        exact -= plain
-        counts = np.bincount(codes, minlength=n_classes)
-        starts = np.flatnonzero(np.diff(codes, prepend=-1))
-        if weights is None:
-            sums = np.zeros((rows.shape[1], n_classes))
-            sums[:, codes[starts]] = np.add.reduceat(exact, starts).T
-            products = exact.T @ exact  # of one matrix: half the work of another product
-            return cls(n, counts.astype(np.float64), plain, products, sums, plain, np.diag(products).copy())
-        squares, wide = np.einsum("ij,ij->j", exact, exact), weights.astype(np.float64)
-        shift = wide @ exact / wide.sum()
-        exact -= shift
-        exact *= np.sqrt(wide)[:, None]
-        products = exact.T @ exact
-        exact *= np.sqrt(wide)[:, None]
-        sums = np.zeros((rows.shape[1], n_classes))
-        sums[:, codes[starts]] = np.add.reduceat(exact, starts).T
-        totals = np.bincount(codes, wide, n_classes).astype(np.float64)
-        return cls(n, totals, plain + shift, products, sums, plain, squares)
-
-    @property
-    def weight(self) -> float:
-        """Sum of the weights."""
-        return float(self.class_weights.sum())
-
-    @property
-    def target_mean(self) -> Exact:
-        """Weighted mean of the class indicators, (n_classes,)."""
-        return self.class_weights / self.weight
-
-    @property
-    def variance(self) -> Exact:
-        """Of each input, without weights, (n_inputs,)."""
-        return self.plain_squares / self.n_rows
-
-    def __add__(self, other: Moments) -> Moments:
-        """Of the rows of both."""
-        if self.sums.shape != other.sums.shape:
-            raise ShapeError(
-                f"statistics are of {self.sums.shape} features and classes, expected {other.sums.shape} as in the "
-                "others; make all of them from one source and the same classes"
-            )
-        total, gap = self.weight + other.weight, other.mean - self.mean
-        n_rows, plain_gap = self.n_rows + other.n_rows, other.plain_mean - self.plain_mean
-        mean = self.mean + gap * (other.weight / total)
-        products = np.multiply.outer(gap * (self.weight * other.weight / total), gap)
-        products += self.products
-        products += other.products
-        sums = self.sums + np.outer(self.mean - mean, self.class_weights)
-        sums += other.sums + np.outer(other.mean - mean, other.class_weights)
-        return Moments(
-            n_rows,
-            self.class_weights + other.class_weights,
-            mean,
-            products,
-            sums,
-            self.plain_mean + plain_gap * (other.n_rows / n_rows),
-            self.plain_squares + other.plain_squares + plain_gap**2 * (self.n_rows * other.n_rows / n_rows),
-        )
-
-    def scaled(self, mean: NDArray[Any], scale: NDArray[Any]) -> Moments:
-        """Of ``(rows - mean) * scale``."""
-        wide = scale.astype(np.float64)
-        return Moments(
-            self.n_rows,
-            self.class_weights,
-            (self.mean - mean) * wide,
-            self.products * wide * wide[:, None],
-            self.sums * wide[:, None],
-            (self.plain_mean - mean) * wide,
-            self.plain_squares * wide**2,
-        )
-
-    def mapped(self, matrix: NDArray[Any]) -> Moments:
-        """Of ``rows @ matrix`` (n_inputs, n_outputs)."""
-        wide = matrix.astype(np.float64)
-        products = wide.T @ self.products @ wide
-        sums = wide.T @ self.sums
-        mean = self.mean @ wide
-        return Moments(self.n_rows, self.class_weights, mean, products, sums, mean, np.diag(products).copy())
+_Group = tuple[int, bool]  # fold, and whether rows are evaluated
+_ByFold = tuple[Moments | None, ...]
+_ALWAYS = (-1, False)
+# three of ten folds are held out of so many rows with so many inputs: of 5,120 each fold costs 200 MiB and a
+# decomposition of 10 s, and three tenths of the rows are enough to select one strength
+_WIDE, _MANY, _FEW_FOLDS = 1_024, 10_000, 3
 
 
 @dataclass(frozen=True)
@@ -154,7 +49,7 @@ class Sample:
     @classmethod
     def of(cls, block: RowBlock, size: int, below: int | None = None) -> Sample:
         """From the rows of a block that are evaluated; only draws below a bound can be among the smallest."""
-        wanted = np.ones(len(block.rows), np.bool_) if block.judged is None else block.judged.copy()
+        wanted = block.evaluated.copy()
         if below is not None:
             wanted &= block.draws < np.uint64(below)
         here = np.flatnonzero(wanted)
@@ -208,37 +103,58 @@ class RowStatistics:
     """What a ridge fit must know of rows: their moments by fold, and a sample of them.
 
     ``judged`` are those of the rows that are evaluated when their fold is held out, ``copies`` those of augmented
-    copies, which are learned from only; None where a fold has none. ``counts`` are rows by class, (n_classes,).
+    copies of their images; None where a fold has none. ``always`` are those of the folds that are never held out, as
+    most are of 10,000 rows with more than 1,024 features.
+    ``counts`` are rows by class, (n_classes,).
     """
 
     counts: NDArray[np.int64]
-    judged: tuple[Moments | None, ...]
-    copies: tuple[Moments | None, ...]
+    judged: _ByFold
+    copies: _ByFold
+    always: Moments | None
     sample: Sample
 
     @classmethod
     def collected(cls, blocks: Iterable[RowBlock], n_classes: int) -> RowStatistics:
         """Of all blocks, one after the other; DataError if there are none."""
         counts, sampler = np.zeros(n_classes, np.int64), _Sampler(_SAMPLE_VALUES)
-        judged: list[Moments | None] = [None] * N_FOLDS
-        copies: list[Moments | None] = [None] * N_FOLDS
+        groups = _Groups(n_classes)
         for block in blocks:
             counts += np.bincount(block.codes, minlength=n_classes)
-            wanted = np.ones(len(block.rows), np.bool_) if block.judged is None else block.judged
-            for found, some in ((judged, wanted), (copies, ~wanted)):
-                for fold, moments in _by_fold(block, n_classes, some):  # one at a time: they are large
-                    known = found[fold]
-                    found[fold] = moments if known is None else known + moments
+            groups.add(block)
             sampler.add(block)
-        return cls(counts, tuple(judged), tuple(copies), sampler.drawn())
+        return cls(counts, *groups.moments(), sampler.drawn())
+
+    def whole(self) -> Moments:
+        """Of all rows."""
+        return total([*self.judged, *self.copies, self.always])
+
+    def without(self, fold: int) -> Moments:
+        """Of the rows that are not in a fold: summed, not subtracted from the whole, which would cost digits."""
+        parts = [one for some in (self.judged, self.copies) for at, one in enumerate(some) if at != fold]
+        return total([*parts, self.always])
 
     def __add__(self, other: RowStatistics) -> RowStatistics:
         """Of the rows of both."""
-        return RowStatistics(
+        both = RowStatistics(
             self.counts + other.counts,
             tuple(map(_both, self.judged, other.judged)),
             tuple(map(_both, self.copies, other.copies)),
+            _both(self.always, other.always),
             self.sample + other.sample,
+        )
+        return both._narrowed() if _few_folds(int(both.counts.sum()), both.sample.rows.shape[1]) else both
+
+    def _narrowed(self) -> RowStatistics:
+        """With the few folds that are held out of many rows with many inputs."""
+        rest = [*self.judged[_FEW_FOLDS:], *self.copies[_FEW_FOLDS:], self.always]
+        none = (None,) * (N_FOLDS - _FEW_FOLDS)
+        always = total(rest) if any(rest) else None
+        return replace(
+            self,
+            judged=self.judged[:_FEW_FOLDS] + none,
+            copies=self.copies[:_FEW_FOLDS] + none,
+            always=always,
         )
 
 
@@ -327,7 +243,8 @@ def row_statistics(
     Returns
     -------
     RowStatistics
-        11 times n_features squared in float64, and a sample of the rows of 32 MiB. It can be pickled.
+        11 times n_features squared in float64, 4 times from 10,000 rows with more than 1,024 features on, and a
+        sample of the rows of 32 MiB. It can be pickled.
 
     Raises
     ------
@@ -346,22 +263,39 @@ def row_statistics(
     return RowStatistics.collected(given, given.n_classes)
 
 
-def _by_fold(block: RowBlock, n_classes: int, wanted: NDArray[np.bool_]) -> Iterator[tuple[int, Moments]]:
-    """Folds of the wanted rows, and the moments of each."""
-    order = np.lexsort((block.codes, block.folds))
-    order = order[wanted[order]]
-    ends = np.searchsorted(block.folds[order], np.arange(N_FOLDS + 1))
-    for fold, (first, last) in enumerate(pairwise(ends)):
-        if first < last:
-            here = order[first:last]
-            weights = None if block.weights is None else block.weights[here]
-            yield fold, Moments.of(block.rows[here], block.codes[here], n_classes, weights)
+class _Groups:
+    """Moments by fold and by whether rows are evaluated; of rows that are never held out in one."""
+
+    def __init__(self, n_classes: int) -> None:
+        self._groups: dict[_Group, GatheredMoments] = defaultdict(lambda: GatheredMoments(n_classes))
+        self._n_rows, self._n_folds = 0, N_FOLDS
+
+    def add(self, block: RowBlock) -> None:
+        """All rows of a block."""
+        self._n_rows += len(block.rows)
+        if self._n_folds > _FEW_FOLDS and _few_folds(self._n_rows, block.rows.shape[1]):
+            self._n_folds = _FEW_FOLDS
+            for group in [one for one in self._groups if one[0] >= _FEW_FOLDS]:
+                self._groups[_ALWAYS].join(self._groups.pop(group))
+        always = block.folds >= self._n_folds
+        found = {_ALWAYS: always}
+        for fold in range(self._n_folds):
+            inside = block.folds == fold
+            found |= {(fold, True): inside & block.evaluated, (fold, False): inside & ~block.evaluated}
+        for group, rows in found.items():
+            if rows.any():
+                self._groups[group].add(block, np.flatnonzero(rows))
+
+    def moments(self) -> tuple[_ByFold, _ByFold, Moments | None]:
+        """Of the rows evaluated, of their copies, and of those never held out."""
+        found = {group: one.moments() for group, one in self._groups.items()}
+        judged, copies = (tuple(found.get((fold, one)) for fold in range(N_FOLDS)) for one in (True, False))
+        return judged, copies, found.get(_ALWAYS)
+
+
+def _few_folds(n_rows: int, n_inputs: int) -> bool:
+    return n_inputs > _WIDE and n_rows >= _MANY
 
 
 def _both(one: Moments | None, other: Moments | None) -> Moments | None:
     return one + other if one is not None and other is not None else one or other
-
-
-def total(moments: Iterable[Moments | None]) -> Moments:
-    """The sum of those that are there; at least one must be."""
-    return reduce(add, (one for one in moments if one is not None))
