@@ -397,6 +397,20 @@ def test_kernel_is_that_of_the_expansion_in_memory(
     assert right[1] == pytest.approx(right[0], abs=0.01) and right[1] > 0.85
 
 
+def test_kernel_reads_wide_rows_block_by_block(
+    small_blocks: pytest.MonkeyPatch, digits_rows: tuple[Array, Labels]
+) -> None:
+    """97,000 images of 12,288 raw pixels took 11 GiB: fewer than 8 rows a pixel, of which there are no products."""
+    rows, labels = np.tile(digits_rows[0][:400], (1, 2)), digits_rows[1][:400]  # 3 rows an input
+    small_blocks.setattr(
+        KernelHead, "_problem", lambda *given: pytest.fail("the rows are copied into memory")
+    )
+    fitted = KernelHead(n_landmarks=30).fit(rows, labels)
+    assert (fitted.predict(rows) == labels).mean() > 0.7
+    with pytest.raises(pytest.fail.Exception):
+        KernelHead(n_landmarks=100).fit(rows, labels)
+
+
 def test_what_counts_as_large() -> None:
     assert not is_large(60_000, 2_000) and is_large(70_000, 2_000)
     assert not is_large(20_000, 25_088), "products of so many features would be larger than the rows"

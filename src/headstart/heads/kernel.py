@@ -71,7 +71,7 @@ class KernelHead(Head):
     def _fit(self, training: Training, watch: Watch | None) -> None:
         plan = self._plan(training)
         n_rows, width = training.features.shape
-        if is_large(n_rows, max(width, len(plan.landmarks))):
+        if is_large(n_rows, max(width, len(plan.landmarks)), len(plan.landmarks)):
             self._fit_large(training, plan)
             return
         problem, expansion = self._problem(training, plan)

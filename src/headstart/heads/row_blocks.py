@@ -42,13 +42,13 @@ Given = Iterable[tuple[Any, ...]] | Callable[[], Iterable[tuple[Any, ...]]]
 """Pairs of rows and label names, or triples with cluster numbers; or a function that starts reading them."""
 
 
-def is_large(n_rows: int, n_inputs: int) -> bool:
-    """Whether rows of so many inputs are learned from block by block.
+def is_large(n_rows: int, n_inputs: int, n_products: int | None = None) -> bool:
+    """Whether rows of so many inputs are learned from block by block; products are of the inputs or of others.
 
     >>> is_large(60_000, 512), is_large(1_000_000, 512)
     (False, True)
     """
-    return n_rows * n_inputs > LARGE_VALUES and n_rows >= _ROWS_PER_FEATURE * n_inputs
+    return n_rows * n_inputs > LARGE_VALUES and n_rows >= _ROWS_PER_FEATURE * (n_products or n_inputs)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ LARGE_VALUES = 2**27
 
 It is the same on every machine, so that the same data and seed give the same result everywhere."""
 _KEPT_BYTES = 2**26  # of a mapped file, which stay in memory after they were read
+_PART_VALUES = 2**23  # numbers in a part at the most: temporary copies in float64 are then 64 MiB
 _COPIED = 8_192  # rows copied at a time
 _PICKED = 1_024  # rows at indices read at a time: of a mapped file, 64 KiB around each are in memory then
 
@@ -26,14 +27,14 @@ Rows = NDArray[np.float32]
 
 
 def parts_of(rows: NDArray[Any], n_each: int) -> Iterator[slice]:
-    """Slices of so many rows each; pages of a read-only mapped file are released when 64 MiB of them were read.
+    """Slices of so many rows each, fewer of wide rows; pages of a read-only mapped file are released when 64 MiB of them were read.
 
     They would else count as this process's memory until the system takes them back. They can be read again.
 
     >>> [(part.start, part.stop) for part in parts_of(np.zeros((5, 2)), 2)]
     [(0, 2), (2, 4), (4, 5)]
     """
-    n_read = 0
+    n_read, n_each = 0, min(n_each, max(1, _PART_VALUES // max(1, rows[:1].size)))
     for start in range(0, len(rows), n_each):
         here = slice(start, min(start + n_each, len(rows)))
         yield here
