@@ -31,6 +31,7 @@ class RidgeHead(AffineHead):
     whole clusters are left out instead, also exactly. From 512 MiB of features on, folds are left out, from
     statistics of rows that are read block by block.
 
+    >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> features = rng.normal(size=(40, 3)).astype(np.float32) + np.repeat([[0.0], [4.0]], 20, axis=0)
     >>> head = RidgeHead().fit(features, np.repeat(["ant", "bee"], 20))
