@@ -29,7 +29,8 @@ Rows = NDArray[np.float32]
 def parts_of(rows: NDArray[Any], n_each: int) -> Iterator[slice]:
     """Slices of so many rows each, fewer of wide rows; what was read of a mapped file does not stay in memory.
 
-    Pages of a read-only mapped file are released when 64 MiB of them were read. They would else count as this process's memory until the system takes them back. They can be read again.
+    Pages of a read-only mapped file are released when 64 MiB of them were read. They would else count as this
+    process's memory until the system takes them back. They can be read again.
 
     >>> [(part.start, part.stop) for part in parts_of(np.zeros((5, 2)), 2)]
     [(0, 2), (2, 4), (4, 5)]
