@@ -15,9 +15,10 @@ from PIL import Image, ImageEnhance
 
 from headstart.data import from_arrays, load
 from headstart.data.checks.doctor import Checkup, Pair, examine
+from headstart.data.checks.refuse import check_up
 from headstart.data.dataset import Dataset
 from headstart.data.stores import FileImages
-from headstart.errors import BrokenDataError
+from headstart.errors import BrokenDataError, DataError
 
 N_COPIES = 10
 RECODED = [
@@ -275,6 +276,18 @@ def test_a_class_of_one_split_is_named_with_the_nearest() -> None:
         "class 'bumblebee' is in train only, nearest are bumble_be",
     )
     assert checkup.remarks[:2] == checkup.label_problems
+
+
+def test_a_split_to_evaluate_on_may_lack_a_class() -> None:
+    """It was refused, with the advice to rename a folder."""
+    pixels, labels = balanced(10, "ant", "bee", "wasp")
+    splits = (["train"] * 8 + ["test"] * 2) * 2 + ["train"] * 10
+    checkup = check_up(from_arrays(pixels, labels, splits=splits))
+    assert checkup.label_problems == ()
+    assert "the split test has no image of 'wasp': figures on it say nothing of this class" in checkup.remarks
+    with pytest.raises(DataError, match=r"'Bee' is in test only.*nearest are bee.*rename the folders"):
+        names = np.where((np.array(splits) == "test") & (np.array(labels) == "bee"), "Bee", labels)
+        check_up(from_arrays(pixels, names, splits=splits))
 
 
 def test_imbalance_and_small_classes_are_said_last() -> None:

@@ -190,6 +190,58 @@ def test_parts_are_few_folds_together(
         same(whole, reduce(add, (parts[i] for i in order)))
 
 
+def test_classes_that_are_one_cluster_each_select_nothing(
+    digits_rows: tuple[Array, Labels], small_blocks: pytest.MonkeyPatch
+) -> None:
+    """Fits without a fold did not know the classes in it, and decided for no features at all: 47 % instead of 96."""
+    rows, labels = digits_rows
+    codes = np.unique(labels, return_inverse=True)[1]
+    for head in (RidgeHead(), KernelHead(n_landmarks=80)):
+        one, other = both(head, rows, labels, small_blocks, clusters=codes)
+        assert one.chosen_["strength"] == other.chosen_["strength"] == 0.1
+        assert (one.predict(rows) == other.predict(rows)).mean() > 0.99
+    known = RidgeHead().fit(rows, labels)
+    twenty = RidgeHead().fit(rows, labels, clusters=codes * 2 + np.arange(len(codes)) % 2)
+    assert abs(np.log10(twenty.chosen_["strength"] / known.chosen_["strength"])) <= 2.0
+    assert 0.2 < twenty.chosen_["temperature"] / known.chosen_["temperature"] < 5.0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_ten_folds_stay_where_the_first_three_are_not_all_there(
+    digits_rows: tuple[Array, Labels], monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Few clusters hash to few folds."""
+    rows, labels = digits_rows
+    clusters = np.arange(len(rows)) % 3
+    blocks = [(rows[i::3], labels[i::3], clusters[i::3]) for i in range(3)]
+    ten = RidgeHead().fit_blocks(blocks, seed=seed)
+    monkeypatch.setattr(statistics, "_WIDE", 59)
+    monkeypatch.setattr(statistics, "_MANY", 100)
+    few = RidgeHead().fit_blocks(blocks, seed=seed)
+    assert few.chosen_ == ten.chosen_
+
+
+def test_rows_of_rare_classes_are_in_the_sample_of_balanced_rows(
+    digits_rows: tuple[Array, Labels], small_blocks: pytest.MonkeyPatch
+) -> None:
+    """Of 12,000 rows, 12 of a rare class, the sample had one, and the temperature was 60 instead of 1."""
+    rows, labels = digits_rows
+    names = np.where(labels == "3", "three", "other")
+    kept = (labels != "3") | (np.cumsum(labels == "3") <= 40)
+    rows, names = rows[kept], names[kept]
+    small_blocks.setattr(statistics, "_SAMPLE_VALUES", 60 * 200)
+    blocks = in_blocks(rows, names, 100)
+    weights = shares_of_classes(np.array([len(names) - 40, 40]))
+    found = row_statistics(blocks, ["other", "three"], weights=weights.tolist())
+    assert len(found.sample.draws) == 200 and (found.sample.codes == 1).sum() == 40
+    represented = np.bincount(found.sample.codes, found.sample.represented)
+    assert represented[0] / represented[1] == pytest.approx(1.0, rel=0.1)
+    balanced = RidgeHead().fit_blocks(blocks, balance=True)
+    small_blocks.setattr(statistics, "_SAMPLE_VALUES", 2**23)
+    whole = RidgeHead().fit_blocks(blocks, balance=True)
+    assert balanced.chosen_["temperature"] == pytest.approx(whole.chosen_["temperature"], rel=0.3)
+
+
 def test_rows_are_gathered_before_their_products_are_added(
     digits_rows: tuple[Array, Labels], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -421,8 +473,11 @@ def test_mistakes_in_blocks_are_one_sentence(digits_rows: tuple[Array, Labels]) 
     classes = sorted(set(labels.tolist()))
     wrong, more = rows.copy(), [*classes, "none"]
     wrong[40, 3] = np.nan
+    large = rows.astype(np.float64)
+    large[40, 3] = 1e39
     cases: list[tuple[type[Exception], str, object, dict[str, object]]] = [
         (DataError, "not finite", [(wrong, labels)], {}),
+        (DataError, "not finite", [(large, labels)], {}),
         (DataError, "no rows", [], {"classes": classes}),
         (UnknownClassError, "classes are", [], {}),
         (UnknownClassError, "'none' has no image", [(rows, labels)], {"classes": more}),
@@ -455,6 +510,8 @@ def test_mistakes_in_blocks_are_one_sentence(digits_rows: tuple[Array, Labels]) 
         RidgeHead().fit_statistics(row_statistics([(rows, labels)], classes), classes[:3])
     with pytest.raises(ShapeError, match="make all of them from one source"):
         row_statistics([(rows, labels)], classes) + row_statistics([(rows[:, 1:], labels)], classes)
+    with pytest.raises(ShapeError, match="statistics are of 10 classes, expected 11"):
+        row_statistics([(rows, labels)], classes) + row_statistics([(rows, labels)], more)
 
 
 def test_an_iterator_is_enough_where_one_pass_is(digits_rows: tuple[Array, Labels]) -> None:

@@ -91,6 +91,24 @@ def bomb(path: Path, side: int = 30_000) -> None:
 # --- transfer
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs file names that are no text")
+@pytest.mark.parametrize(
+    "command", [("transfer", "pixels"), ("study", "pixels", "--labels", "all", "--draws", "2")]
+)
+def test_a_file_name_that_is_no_text(run: Run, desk: Path, splitted: Path, command: tuple[str, ...]) -> None:
+    """All work was done, and then nothing was saved: a report names its most confident mistakes and examples."""
+    for name in sorted(os.listdir(b"pics/val/3")):
+        os.rename(b"pics/val/3/" + name, b"pics/val/3/\xff" + name)
+    said = run(command[0], command[1], "pics", "-o", "m", "--json", *command[2:])
+    assert said.code == 0 and "error" not in said.err, said.err
+    assert json.loads(said.out)["report"] == "m/report.html"
+    page = (desk / "m/report.html").read_bytes().decode()
+    assert "\udcff" not in page
+    if command[0] == "transfer":
+        assert b"\\udcff" in page.encode(), "an example of a mistake is named"
+        assert open_model("m").classes == ("3", "8")
+
+
 def test_transfer_leaves_a_model_with_its_report(run: Run, desk: Path, splitted: Path) -> None:
     said = transferred(run, source="random:cnn")
     assert said.err == "" and said.out.endswith("\nModel: m\nReport: m/report.html\n")

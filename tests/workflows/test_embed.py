@@ -35,6 +35,7 @@ from headstart.sources.registry import open_source
 from headstart.strategies.finetune.options import parse_transfer
 from headstart.strategies.places import Probe
 from headstart.system.cache import FolderCache, NullCache
+from headstart.system.progress import Remarks
 from headstart.workflows.embed import EmbedRequest, run_embed
 from headstart.workflows.embed import run as embed_run
 from headstart.workflows.study import StudyRequest, run_study
@@ -101,6 +102,19 @@ def test_vectors_are_those_of_extraction(few: Dataset, drawings: Source, written
         assert np.array_equal(table.vectors(np.arange(len(few))), right), (
             "to the last bit, whatever the shards"
         )
+
+
+def test_a_class_without_images_is_named(few: Dataset, drawings: Source, tmp_path: Path) -> None:
+    """Its folder is empty: the table would have one class less, and nobody would know."""
+    said: list[str] = []
+
+    class Told(Remarks):
+        def remark(self, text: str) -> None:
+            said.append(text)
+
+    emptied = replace(few, classes=(*few.classes, "wasps"))
+    run_embed(drawings, emptied, tmp_path / "few.parquet", options=Extraction(progress=Told()))
+    assert said == ["headstart: class 'wasps' has no image, so the table has no row of it"]
 
 
 def test_the_default_place_is_the_sources_own(few: Dataset, tmp_path: Path) -> None:

@@ -134,10 +134,10 @@ def test_a_class_in_one_split_only_is_refused(splitted: Dataset) -> None:
 
 
 def test_names_that_differ_by_case_are_two_classes_unless_a_split_lacks_one(splitted: Dataset) -> None:
-    names = np.where(splitted.labels == "3", "Cat", "cat")
+    names = np.where(splitted.labels == "3", "Cat", "cat").astype("U4")
     assert check_up(replace(splitted, labels=names, classes=("Cat", "cat"))).label_problems == ()
     names[(names == "Cat") & (splitted.splits == "val")] = "cats"
-    with pytest.raises(DataError, match=r"class 'cats' .* has 0 training images"):
+    with pytest.raises(DataError, match=r"class 'cats' is in val only, nearest are cat, Cat"):
         check_up(replace(splitted, labels=names, classes=("Cat", "cat", "cats")))
 
 

@@ -182,9 +182,9 @@ class Head(ABC):
         Returns
         -------
         Head
-            Itself. Memory does not grow with the number of rows: it is that of the products of features, 11 times
-            n_features squared in float64 (4 times above 1,024 features), and of a sample of rows. Ridge reads the
-            rows once, linear about 20 times.
+            Itself. Memory does not grow with the number of rows: it is that of a sample of rows, of the products of
+            features and of what solves them: for ridge 20 times n_features squared in float64, 13 times from 10,000
+            rows with more than 1,024 features on. Ridge reads the rows once, linear about 20 times.
 
         Raises
         ------

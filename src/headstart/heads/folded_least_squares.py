@@ -20,6 +20,7 @@ __all__ = ["FoldedLeastSquares"]
 Exact = NDArray[np.float64]
 Solution = tuple[Exact, Exact]
 
+_MOST_UNKNOWN = 0.5  # of the weight of a fold, in classes that no other fold has
 _SOLUTIONS_BYTES = 2**28  # of all folds and strengths, kept from the errors for the scores
 
 
@@ -36,12 +37,14 @@ class FoldedLeastSquares:
         self._statistics, self._mapped = statistics, mapped
         self._n_classes = len(statistics.counts)
         self._solved: dict[tuple[int, float], Solution] = {}
-
-    @property
-    def folds(self) -> list[int]:
-        """The folds that can be held out: they have rows to evaluate, and others have rows to learn from."""
-        found = [number for number, one in enumerate(self._statistics.judged) if one is not None]
-        return found if len(found) > 1 or (found and self._statistics.always is not None) else []
+        judged = {fold: one for fold, one in enumerate(statistics.judged) if one is not None}
+        self._unknown = {fold: statistics.classes_only_in(fold) for fold in judged}
+        self.folds = [
+            fold
+            for fold, one in judged.items()
+            if one.class_weights[self._unknown[fold]].sum() <= _MOST_UNKNOWN * one.weight
+        ]
+        """The folds that can be held out: others have rows of nearly all of their classes."""
 
     def solution(self, strength: float) -> Solution:
         """Weights (n_inputs, n_classes) and bias (n_classes,) from all rows."""
@@ -72,6 +75,13 @@ class FoldedLeastSquares:
             scores[here] = rows[here] @ weight + bias
         return scores
 
+    def evaluated(self, sample: Sample) -> NDArray[np.bool_]:
+        """Which sampled rows have scores by a fit that knows their class."""
+        found = np.zeros(len(sample.codes), np.bool_)
+        for fold in self.folds:
+            found |= (sample.folds == fold) & ~self._unknown[fold][sample.codes]
+        return found
+
     def _without(self, fold: int) -> _Decomposed:
         return _Decomposed(self._mapped(self._statistics.without(fold)))
 
@@ -80,14 +90,14 @@ class _Decomposed:
     """The eigenvectors of the products of some rows: solutions at every strength."""
 
     def __init__(self, moments: Moments) -> None:
-        self._moments = moments
+        self._n_rows, self._mean, self._target_mean = moments.n_rows, moments.mean, moments.target_mean
         self._values, self._vectors = spectrum(moments.products)
         self._projected = self._vectors.T @ moments.sums
 
     def solution(self, strength: float) -> Solution:
-        penalty = strength * self._moments.n_rows
+        penalty = strength * self._n_rows
         weight = self._vectors @ (self._projected / (self._values + penalty)[:, None])
-        return weight, self._moments.target_mean - self._moments.mean @ weight
+        return weight, self._target_mean - self._mean @ weight
 
 
 def _squares(held: Moments, solution: Solution) -> float:

@@ -145,4 +145,4 @@ def spectrum(gram: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np
     """Eigenvalues above the rounding errors, and their vectors as columns."""
     values, vectors = np.linalg.eigh(gram)
     kept = values > max(values[-1], 1e-30) * 1e-7  # below are rounding errors of float32 features
-    return values[kept], vectors[:, kept]
+    return (values, vectors) if kept.all() else (values[kept], vectors[:, kept])

@@ -94,7 +94,7 @@ class LinearHead(AffineHead):
         if near.shape[1] != blocks.n_classes:  # the sample lacks a class
             near = np.zeros((len(near), blocks.n_classes))
         sample = survey.sample.standardised(standardise)
-        weights = sample.weights.astype(np.float32) if blocks.weighted else None
+        weights = sample.represented.astype(np.float32) if blocks.weighted else None
         penalty = strength / survey.n_rows
         tracker = None
         if watch is not None:

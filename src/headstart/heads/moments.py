@@ -110,11 +110,13 @@ class Moments:
     def scaled(self, mean: NDArray[Any], scale: NDArray[Any]) -> Moments:
         """Of ``(rows - mean) * scale``."""
         wide = scale.astype(np.float64)
+        products = self.products * wide
+        products *= wide[:, None]
         return Moments(
             self.n_rows,
             self.class_weights,
             (self.mean - mean) * wide,
-            self.products * wide * wide[:, None],
+            products,
             self.sums * wide[:, None],
             (self.plain_mean - mean) * wide,
             self.plain_squares * wide**2,

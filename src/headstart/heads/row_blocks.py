@@ -270,7 +270,8 @@ def codes_of(labels: Labels, order: Mapping[str, int]) -> Codes:
 
 def _finite(rows: NDArray[Any]) -> Array:
     """The rows in float32; DataError if one is not finite."""
-    found: Array = np.ascontiguousarray(rows, np.float32)
+    with np.errstate(over="ignore"):  # said below
+        found: Array = np.ascontiguousarray(rows, np.float32)
     if not np.isfinite(found).all():
         raise DataError("features are not finite, expected moderate numbers; take another layer")
     return found

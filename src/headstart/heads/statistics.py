@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import DataError
+from headstart.errors import DataError, ShapeError
 from headstart.heads.moments import GatheredMoments, Moments, total
 from headstart.heads.row_blocks import N_FOLDS, Given, GivenBlocks, RowBlock
 from headstart.heads.scaling import Scaling
@@ -26,17 +26,23 @@ Exact = NDArray[np.float64]
 
 _NO_ROWS = "blocks have no rows, expected at least one image of two classes; pass blocks with rows"
 _SAMPLE_VALUES = 2**23  # 32 MiB: of 512 features 16,384 rows
+_WIDE_SAMPLE_VALUES = 2**25  # of more than 1,024 features, whose products are larger
 _Group = tuple[int, bool]  # fold, and whether rows are evaluated
 _ByFold = tuple[Moments | None, ...]
 _ALWAYS = (-1, False)
 # three of ten folds are held out of so many rows with so many inputs: of 5,120 each fold costs 200 MiB and a
 # decomposition of 10 s, and three tenths of the rows are enough to select one strength
-_WIDE, _MANY, _FEW_FOLDS = 1_024, 10_000, 3
+_WIDE, _MANY, _MANY_OF_EACH, _FEW_FOLDS = 1_024, 10_000, 100, 3
 
 
 @dataclass(frozen=True)
 class Sample:
-    """At most ``size`` rows, drawn at random: those with the smallest draws, so that parts merge in any order."""
+    """At most ``size`` rows, drawn in proportion to their weights: those with the smallest draws.
+
+    A draw is a random number in [0, 1) divided by the weight, so that parts merge in any order, and rare classes of
+    balanced rows are not lost (Duffield, Lund, Thorup. Priority Sampling for Estimation of Arbitrary Subset Sums.
+    Journal of the ACM 54, 2007).
+    """
 
     size: int
     rows: Array
@@ -44,31 +50,36 @@ class Sample:
     weights: Exact
     folds: NDArray[np.intp]
     clusters: NDArray[np.intp]
-    draws: NDArray[np.uint64]
+    draws: Exact
 
     @classmethod
-    def of(cls, block: RowBlock, size: int, below: int | None = None) -> Sample:
+    def of(cls, block: RowBlock, size: int, below: float | None = None) -> Sample:
         """From the rows of a block that are evaluated; only draws below a bound can be among the smallest."""
-        wanted = block.evaluated.copy()
-        if below is not None:
-            wanted &= block.draws < np.uint64(below)
+        weights = np.ones(len(block.rows)) if block.weights is None else block.weights.astype(np.float64)
+        draws = block.draws / 2.0**64 / weights
+        wanted = block.evaluated if below is None else block.evaluated & (draws < below)
         here = np.flatnonzero(wanted)
-        here = here[np.argsort(block.draws[here], kind="stable")[:size]]
-        weights = np.ones(len(block.rows)) if block.weights is None else block.weights
+        here = here[np.argsort(draws[here], kind="stable")[:size]]
         return cls(
             size,
             np.array(block.rows[here], np.float32),
             block.codes[here],
-            weights[here].astype(np.float64),
+            weights[here],
             block.folds[here].astype(np.intp),
             block.clusters[here].astype(np.intp),
-            block.draws[here],
+            draws[here],
         )
 
     @property
-    def bound(self) -> int | None:
+    def bound(self) -> float | None:
         """The largest draw of a full sample; None while it is not full."""
-        return int(self.draws[-1]) if len(self.draws) == self.size else None
+        return float(self.draws[-1]) if len(self.draws) == self.size else None
+
+    @property
+    def represented(self) -> Exact:
+        """The weight that each row stands for, 1 on average; of all rows where they are all in the sample."""
+        found = self.weights if self.bound is None else np.maximum(self.weights, 1.0 / self.bound)
+        return np.asarray(found / found.mean())
 
     def __add__(self, other: Sample) -> Sample:
         """Of the rows of both."""
@@ -90,7 +101,7 @@ class Sample:
         kept = n_clusters[self.codes] > 1
         kept |= not kept.any()
         codes = np.unique(self.codes[kept], return_inverse=True)[1].astype(np.int64)
-        weights, clusters = self.weights[kept].astype(np.float32), self.clusters[kept]
+        weights, clusters = self.represented[kept].astype(np.float32), self.clusters[kept]
         return Training(self.rows[kept], codes, weights, np.arange(len(codes)), seed, clusters)
 
     def standardised(self, standardise: Scaling) -> Sample:
@@ -103,9 +114,9 @@ class RowStatistics:
     """What a ridge fit must know of rows: their moments by fold, and a sample of them.
 
     ``judged`` are those of the rows that are evaluated when their fold is held out, ``copies`` those of augmented
-    copies of their images; None where a fold has none. ``always`` are those of the folds that are never held out, as
-    most are of 10,000 rows with more than 1,024 features.
-    ``counts`` are rows by class, (n_classes,).
+    copies of their images; None where a fold has none. ``always`` are those of the folds that are never held out:
+    most, from 10,000 rows with more than 1,024 features on, 100 of each class. ``counts`` are rows by class,
+    (n_classes,).
     """
 
     counts: NDArray[np.int64]
@@ -121,7 +132,7 @@ class RowStatistics:
         groups = _Groups(n_classes)
         for block in blocks:
             counts += np.bincount(block.codes, minlength=n_classes)
-            groups.add(block)
+            groups.add(block, counts)
             sampler.add(block)
         return cls(counts, *groups.moments(), sampler.drawn())
 
@@ -134,8 +145,19 @@ class RowStatistics:
         parts = [one for some in (self.judged, self.copies) for at, one in enumerate(some) if at != fold]
         return total([*parts, self.always])
 
+    def classes_only_in(self, fold: int) -> NDArray[np.bool_]:
+        """Which classes have no row outside a fold, (n_classes,)."""
+        parts = [one for some in (self.judged, self.copies) for at, one in enumerate(some) if at != fold]
+        learned = [one.class_weights > 0 for one in (*parts, self.always) if one is not None]
+        return ~np.any(learned, axis=0) if learned else np.ones(len(self.counts), np.bool_)
+
     def __add__(self, other: RowStatistics) -> RowStatistics:
         """Of the rows of both."""
+        if len(self.counts) != len(other.counts):
+            raise ShapeError(
+                f"statistics are of {len(self.counts)} classes, expected {len(other.counts)} as in the others; make "
+                "all of them with the same classes"
+            )
         both = RowStatistics(
             self.counts + other.counts,
             tuple(map(_both, self.judged, other.judged)),
@@ -143,7 +165,8 @@ class RowStatistics:
             _both(self.always, other.always),
             self.sample + other.sample,
         )
-        return both._narrowed() if _few_folds(int(both.counts.sum()), both.sample.rows.shape[1]) else both
+        there = [fold for fold, one in enumerate(both.judged) if one is not None]
+        return both._narrowed() if _few_are_enough(both.counts, both.sample.rows.shape[1], there) else both
 
     def _narrowed(self) -> RowStatistics:
         """With the few folds that are held out of many rows with many inputs."""
@@ -201,7 +224,10 @@ class _Sampler:
 
     def add(self, block: RowBlock) -> None:
         """See what of a block is among the smallest draws."""
-        size = max(1, self._n_values // block.rows.shape[1])
+        width = block.rows.shape[1]
+        size = max(
+            1, (max(_WIDE_SAMPLE_VALUES, self._n_values) if width > _WIDE else self._n_values) // width
+        )
         one = Sample.of(block, size, None if self._sample is None else self._sample.bound)
         self._parts.append(one)
         self._candidates += len(one.draws)
@@ -243,8 +269,8 @@ def row_statistics(
     Returns
     -------
     RowStatistics
-        11 times n_features squared in float64, 4 times from 10,000 rows with more than 1,024 features on, and a
-        sample of the rows of 32 MiB. It can be pickled.
+        11 times n_features squared in float64, 4 times from 10,000 rows with more than 1,024 features on, 100 of each
+        class, and a sample of the rows of 32 or 128 MiB. It can be pickled.
 
     Raises
     ------
@@ -268,23 +294,22 @@ class _Groups:
 
     def __init__(self, n_classes: int) -> None:
         self._groups: dict[_Group, GatheredMoments] = defaultdict(lambda: GatheredMoments(n_classes))
-        self._n_rows, self._n_folds = 0, N_FOLDS
+        self._n_folds = N_FOLDS
 
-    def add(self, block: RowBlock) -> None:
-        """All rows of a block."""
-        self._n_rows += len(block.rows)
-        if self._n_folds > _FEW_FOLDS and _few_folds(self._n_rows, block.rows.shape[1]):
-            self._n_folds = _FEW_FOLDS
-            for group in [one for one in self._groups if one[0] >= _FEW_FOLDS]:
-                self._groups[_ALWAYS].join(self._groups.pop(group))
-        always = block.folds >= self._n_folds
-        found = {_ALWAYS: always}
+    def add(self, block: RowBlock, counts: NDArray[np.int64]) -> None:
+        """All rows of a block; ``counts`` are the rows of each class so far."""
+        found = {_ALWAYS: block.folds >= self._n_folds}
         for fold in range(self._n_folds):
             inside = block.folds == fold
             found |= {(fold, True): inside & block.evaluated, (fold, False): inside & ~block.evaluated}
         for group, rows in found.items():
             if rows.any():
                 self._groups[group].add(block, np.flatnonzero(rows))
+        there = [fold for fold, evaluated in self._groups if evaluated]
+        if self._n_folds > _FEW_FOLDS and _few_are_enough(counts, block.rows.shape[1], there):
+            self._n_folds = _FEW_FOLDS
+            for group in [one for one in self._groups if one[0] >= _FEW_FOLDS]:
+                self._groups[_ALWAYS].join(self._groups.pop(group))
 
     def moments(self) -> tuple[_ByFold, _ByFold, Moments | None]:
         """Of the rows evaluated, of their copies, and of those never held out."""
@@ -293,8 +318,10 @@ class _Groups:
         return judged, copies, found.get(_ALWAYS)
 
 
-def _few_folds(n_rows: int, n_inputs: int) -> bool:
-    return n_inputs > _WIDE and n_rows >= _MANY
+def _few_are_enough(counts: NDArray[np.int64], n_inputs: int, there: Sequence[int]) -> bool:
+    """Whether three folds decide as well as ten: of these rows by class, with rows to evaluate in these folds."""
+    many = int(counts.sum()) >= _MANY and int(counts.min()) >= _MANY_OF_EACH
+    return n_inputs > _WIDE and many and set(range(_FEW_FOLDS)) <= set(there)
 
 
 def _both(one: Moments | None, other: Moments | None) -> Moments | None:

@@ -47,9 +47,9 @@ def chosen_of_folds(
     if not problem.folds:
         return dict(_DEFAULT), _DEFAULT_TEMPERATURE
     strength = strengths[0 if len(strengths) == 1 else int(problem.errors(strengths).argmin())]
-    here = np.isin(sample.folds, problem.folds)
+    here = problem.evaluated(sample)
     if not here.any():  # rows with so many inputs that few are sampled
         return {"strength": strength}, _DEFAULT_TEMPERATURE
     scores = problem.left_out(sample, rows, strength)[here].astype(np.float64)
-    weights = sample.weights[here].astype(np.float32)
+    weights = sample.represented[here].astype(np.float32)
     return {"strength": strength}, fit_temperature(scores, sample.codes[here], weights)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from headstart.errors import ModelError
 from headstart.models.audit import audit_graph, audited_file, check_hash
 from headstart.models.manifest import REPORT, FileNote, Manifest, read_manifest, write_manifest
-from headstart.system.files import check_place, write_file
+from headstart.system.files import check_place, utf8, write_file
 from headstart.system.folders import atomic_folder, read_stable
 
 __all__ = ["MANIFEST", "check_output", "read_folder", "tensors_in", "write_folder"]
@@ -34,7 +34,7 @@ def write_folder(
     folder: str | os.PathLike[str], manifest: Manifest, contents: Mapping[str, bytes], report: str | None
 ) -> Path:
     """Write files and manifest, and the report if there is one; what could not be opened again is refused."""
-    page = None if report is None else report.encode()
+    page = None if report is None else utf8(report)
     notes = {name: _note(data) for name, data in contents.items()}
     noted = replace(manifest, files=notes, report=None if page is None else _note(page))
     text = write_manifest(noted)

@@ -10,7 +10,7 @@ from pathlib import Path
 from headstart.errors import HeadstartError, SettingError, UnwritableError
 from headstart.system.leftovers import new_file, sweep
 
-__all__ = ["atomic_file", "check_place", "sync", "write_atomic", "write_file", "writing"]
+__all__ = ["atomic_file", "check_place", "sync", "utf8", "write_atomic", "write_file", "writing"]
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> Path:
@@ -37,14 +37,23 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_file(path: Path, content: bytes | str) -> None:
-    """Write a file, text as UTF-8; an OSError has its name, which that of a full disk would lack."""
-    data = content.encode() if isinstance(content, str) else content
+    """Write a file, text as `utf8`; an OSError has its name, which that of a full disk would lack."""
+    data = utf8(content) if isinstance(content, str) else content
     try:
         with path.open("wb") as file:
             file.write(data)
     except OSError as error:
         error.filename = str(path)
         raise
+
+
+def utf8(text: str) -> bytes:
+    r"""Text in UTF-8; bytes of file names that are none are escaped, as JSON can read them again.
+
+    >>> utf8("ant\udcff.jpg")
+    b'ant\\udcff.jpg'
+    """
+    return text.encode(errors="backslashreplace")
 
 
 def sync(path: Path) -> None:

@@ -121,6 +121,7 @@ def examine(dataset: Dataset, *, near: bool = True, on_image: OnImage | None = N
             *_features_remarks(no_pixels),
             *_class_remarks(dataset, counts),
             *_pair_remarks(pairs, problems),
+            *_split_remarks(counts, problems),
             *_file_remarks(dataset.skipped),
             *_flat_remarks(dataset, facts),
             *_balance_remarks(training, split),
@@ -156,17 +157,39 @@ def _counts(dataset: Dataset) -> dict[str, dict[str, int]]:
 
 
 def _label_problems(dataset: Dataset, counts: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
+    """Classes that nothing can be learned of, or that are probably one under two names."""
     problems = []
-    for name in dataset.classes:
+    others = [split for split in counts if split not in ("train", "all")]
+    strange = [
+        name
+        for name in dataset.classes
+        if not counts.get("train", {}).get(name) and any(counts[split][name] for split in others)
+    ]
+    for name in sorted(dataset.classes, key=lambda name: name not in strange):
         here = [split for split in counts if counts[split][name]]
-        if len(counts) > 1 and len(here) == 1:
-            others = [other for other in dataset.classes if other != name]
-            near = f", {nearest(name, others)}" if others else ""
+        if len(counts) > 1 and len(here) == 1 and (strange or here[0] != "train"):
+            known = [other for other in dataset.classes if other != name]
+            near = f", {nearest(name, known)}" if known else ""
             problems.append(f"class {name!r} is in {here[0]} only{near}")
     for one, other in _same_words(dataset.classes):
         if any(bool(here[one]) != bool(here[other]) for here in counts.values()):
             problems.append(f"classes {one!r} and {other!r} have nearly the same name")
     return tuple(problems)
+
+
+def _split_remarks(counts: Mapping[str, Mapping[str, int]], problems: Sequence[str]) -> list[str]:
+    """Which classes a split to evaluate on lacks, where that is no mistake in a name."""
+    found = []
+    for split in [] if problems else [name for name in counts if name not in ("train", "all")]:
+        lacking = [name for name, number in counts[split].items() if not number]
+        if lacking:
+            more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+            names = ", ".join(map(repr, lacking[:3]))
+            found.append(
+                f"the split {split} has no image of {names}{more}: figures on it say nothing of "
+                f"{'this class' if len(lacking) == 1 else 'these classes'}"
+            )
+    return found
 
 
 def _same_words(names: Sequence[str]) -> list[tuple[str, str]]:

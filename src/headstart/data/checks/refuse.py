@@ -44,14 +44,14 @@ def check_up(dataset: Dataset, *, allow_leaks: bool = False, near: bool = False)
     _refuse_reserved(dataset)
     found = examine(dataset, near=near)
     counts = dataset.counts() if dataset.splits is None else dataset.split("train").counts()
-    refuse_small_classes(
-        counts, 2, "for training and evaluation", dataset=dataset.name, skipped=dataset.skipped
-    )
     if found.label_problems:
         raise DataError(
             f"dataset {dataset.name!r}: {found.label_problems[0]}, expected the same names in every split; "
-            "rename the folders"
+            "rename the folders, or add training images"
         )
+    refuse_small_classes(
+        counts, 2, "for training and evaluation", dataset=dataset.name, skipped=dataset.skipped
+    )
     leaks = [pair for pair in found.pairs if pair.leak]
     if leaks and not allow_leaks:
         raise DataError(

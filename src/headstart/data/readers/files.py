@@ -335,7 +335,7 @@ def refuse_skipped(skipped: Sequence[Skipped], n_files: int) -> None:
     if faults:
         raise BrokenDataError(
             f"image {faults[0][0]!r} cannot be used ({faults[0][1]}), {len(faults)} of {n_files} such, "
-            "expected complete images; replace them, or allow them to be skipped: strict=False"
+            "expected complete images; replace them, or allow them to be skipped (without --strict, strict=False)"
         )
 
 

@@ -96,6 +96,8 @@ def run_embed(
     place = places_of(source, Probe(request.layer, request.pooling))[2].place
     files = _targets(Path(output), len(dataset), request.shard_size)
     _check_output(Path(output), files)
+    for name in [name for name, number in dataset.counts().items() if not number]:
+        options.progress.remark(f"headstart: class {name!r} has no image, so the table has no row of it")
     note, ready, options = _ready(source, dataset, request, options)
     record = _record(note, ready, dataset, place, request, options)
     done = [path.exists() for path in files]
