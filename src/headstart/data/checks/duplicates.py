@@ -272,9 +272,8 @@ def _layouts(thumbs: Images) -> Array:
 
 def _without_colour(images: Images) -> NDArray[np.bool_]:
     """Which images are grey, but for rounding errors and the noise of JPEG."""
-    red, green, blue = (
-        images[..., channel] for channel in range(3)
-    )  # ten times as fast as over the last axis
+    # by channels: ten times as fast as over the last axis
+    red, green, blue = (images[..., channel] for channel in range(3))
     spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     return np.asarray((spread <= _PAPER_RANGE).all(axis=(1, 2)))
 
